@@ -1,0 +1,8 @@
+//! cachectl: a terminal-first manager of a distributed cache. This page is the table of contents.
+//!
+//! Arrows run one way: `proto ← node`, `proto ← tui`, `{proto, node, tui} ← cli ← main`.
+
+pub mod cli;
+pub mod node;
+pub mod proto;
+pub mod tui;

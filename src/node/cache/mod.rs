@@ -1,0 +1,4 @@
+//! A cache node: primary and backup LRUs, clients, peers.
+
+pub mod effect;
+pub mod store;

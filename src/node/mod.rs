@@ -1,0 +1,5 @@
+//! The servers: masters and cache nodes.
+
+pub mod cache;
+pub mod clock;
+pub mod master;

@@ -1,0 +1,297 @@
+//! The configuration that must agree: members and the slot table; how it travels (ranges; full or delta) and how two are compared.
+//!
+//! A view is judged by `cluster_id` and `cfg_index` alone, whoever brings it (ARCHITECTURE: views).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
+use super::slot::{SLOTS, Slot};
+use super::status::NodeState;
+
+/// A cache node as the masters know it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its current (or last) life.
+    pub incarnation: Incarnation,
+    /// The state directory it runs from.
+    pub home: HomeId,
+    /// Client address, host:port.
+    pub addr: String,
+    /// Peer address, host:port.
+    pub peer_addr: String,
+    /// Where in its life; never `Suspect`.
+    pub state: NodeState,
+    /// Failure domain; empty if none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// Share of slots relative to the others.
+    pub weight: f64,
+}
+
+/// What a slot is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Its primary serves it.
+    Serving,
+    /// Its primary is giving it to `handover_to`.
+    Handover,
+    /// Nobody holds it.
+    #[default]
+    Orphan,
+}
+
+/// A member of a slot and the Raft index of the ADD_LEARNER that made it one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Replica {
+    /// Who.
+    pub node: Ref,
+    /// Since which entry.
+    pub since: u64,
+}
+
+/// One slot as the masters agreed on it (PROTOCOL section 3).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct SlotState {
+    /// Raft index at which the primary last changed.
+    pub pterm: u64,
+    /// Raft index at which anything of the slot last changed.
+    pub cver: u64,
+    /// What it is doing.
+    pub phase: Phase,
+    /// This pterm was made by SWITCH.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub clean: bool,
+    /// Who serves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<Ref>,
+    /// All that hold every acknowledged write, the primary among them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub insync: Vec<Replica>,
+    /// Those being copied to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners: Vec<Replica>,
+    /// Who shall be primary next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handover_to: Option<Ref>,
+    /// The only in-sync member left when it died.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_holder: Option<Ref>,
+}
+
+impl SlotState {
+    /// Whether this life of a node is in sync.
+    pub fn in_sync(&self, node: &Ref) -> bool {
+        self.insync.iter().any(|r| &r.node == node)
+    }
+
+    /// The in-sync members but the primary.
+    pub fn backups(&self) -> impl Iterator<Item = &Replica> {
+        self.insync.iter().filter(|r| Some(&r.node) != self.primary.as_ref())
+    }
+
+    /// The entry of this life of a node, whatever its rank.
+    pub fn replica(&self, node: &Ref) -> Option<&Replica> {
+        self.insync.iter().chain(&self.learners).find(|r| &r.node == node)
+    }
+}
+
+/// A run of consecutive slots with one state. `last` is included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotRange {
+    /// First slot.
+    pub first: Slot,
+    /// Last slot.
+    pub last: Slot,
+    /// What all of them are.
+    #[serde(flatten)]
+    pub state: SlotState,
+}
+
+/// Everything a node or a client needs to know: the applied configuration.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Config {
+    /// Whose.
+    pub cluster_id: ClusterId,
+    /// Raft index of the last entry that changed members or slots; "epoch" to people.
+    pub cfg_index: u64,
+    /// How many backups each slot shall have: 0 or 1.
+    pub backups: u8,
+    /// A planned stop of everything is under way.
+    pub stopping: bool,
+    /// All nodes ever registered and not forgotten.
+    pub members: BTreeMap<NodeId, Member>,
+    /// One entry per slot; 16384 in a cluster, fewer in simulations.
+    pub slots: Vec<SlotState>,
+}
+
+impl Config {
+    /// An empty configuration of `slots` orphan slots.
+    pub fn empty(cluster_id: ClusterId, slots: usize) -> Self {
+        Self { cluster_id, slots: vec![SlotState::default(); slots], ..Self::default() }
+    }
+
+    /// The current life of a node.
+    pub fn current(&self, id: &NodeId) -> Option<Ref> {
+        let m = self.members.get(id)?;
+        Some(Ref { id: id.clone(), incarnation: m.incarnation })
+    }
+
+    /// Whether this very life is a member that is neither dead nor gone.
+    pub fn is_live(&self, node: &Ref) -> bool {
+        self.members
+            .get(&node.id)
+            .is_some_and(|m| m.incarnation == node.incarnation && !matches!(m.state, NodeState::Dead | NodeState::Left))
+    }
+
+    /// The member record of this very life.
+    pub fn member(&self, node: &Ref) -> Option<&Member> {
+        self.members.get(&node.id).filter(|m| m.incarnation == node.incarnation)
+    }
+
+    /// Packs the slots for which `keep` holds into ranges.
+    pub fn ranges(&self, keep: impl Fn(&SlotState) -> bool) -> Vec<SlotRange> {
+        let mut out: Vec<SlotRange> = Vec::new();
+        for (i, s) in self.slots.iter().enumerate() {
+            if !keep(s) {
+                continue;
+            }
+            match out.last_mut() {
+                Some(r) if r.last.ix() + 1 == i && &r.state == s => r.last = Slot(i as u16),
+                _ => out.push(SlotRange { first: Slot(i as u16), last: Slot(i as u16), state: s.clone() }),
+            }
+        }
+        out
+    }
+
+    /// The whole of it, ready to travel.
+    pub fn full(&self) -> View {
+        self.since(0)
+    }
+
+    /// What changed after `base`; a full view when `base` is 0. Correct because `cver` dates every slot.
+    pub fn since(&self, base: u64) -> View {
+        View {
+            cluster_id: self.cluster_id,
+            base,
+            cfg_index: self.cfg_index,
+            backups: self.backups,
+            stopping: self.stopping,
+            members: self.members.clone(),
+            slots: self.ranges(|s| base == 0 || s.cver > base),
+        }
+    }
+
+    /// Takes a view in: another cluster's is refused, an older one ignored, a delta applied only onto exactly its base.
+    pub fn absorb(&mut self, view: &View) -> Absorbed {
+        if self.cluster_id != ClusterId(0) && view.cluster_id != self.cluster_id {
+            return Absorbed::Foreign;
+        }
+        if view.cfg_index <= self.cfg_index {
+            return Absorbed::Old;
+        }
+        if view.base != 0 && view.base != self.cfg_index {
+            return Absorbed::Gap;
+        }
+        if self.slots.is_empty() {
+            self.slots = vec![SlotState::default(); SLOTS];
+        }
+        let end = self.slots.len();
+        if view.slots.iter().any(|r| r.first > r.last || r.last.ix() >= end) {
+            return Absorbed::Foreign;
+        }
+        for r in &view.slots {
+            self.slots[r.first.ix()..=r.last.ix()].fill(r.state.clone());
+        }
+        self.cluster_id = view.cluster_id;
+        self.cfg_index = view.cfg_index;
+        self.backups = view.backups;
+        self.stopping = view.stopping;
+        self.members = view.members.clone();
+        Absorbed::New
+    }
+}
+
+/// What became of a view that was brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absorbed {
+    /// The configuration is now the view's.
+    New,
+    /// Nothing new in it.
+    Old,
+    /// A delta onto another base: pull the whole.
+    Gap,
+    /// Of another cluster, or malformed: refused.
+    Foreign,
+}
+
+/// A configuration as it travels (REFRESH_IP).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct View {
+    /// Whose.
+    pub cluster_id: ClusterId,
+    /// 0 = full; else the `cfg_index` this is a delta onto.
+    #[serde(default)]
+    pub base: u64,
+    /// What the taker stands at afterwards.
+    pub cfg_index: u64,
+    /// Backups asked for per slot.
+    pub backups: u8,
+    /// A planned stop is under way.
+    #[serde(default)]
+    pub stopping: bool,
+    /// All members (few, so always whole).
+    pub members: BTreeMap<NodeId, Member>,
+    /// The slots that changed, as ranges.
+    pub slots: Vec<SlotRange>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn r(id: &str) -> Ref {
+        Ref { id: NodeId::new(id).unwrap(), incarnation: Incarnation(7) }
+    }
+
+    fn config() -> Config {
+        let mut c = Config::empty(ClusterId(9), 16);
+        c.cfg_index = 5;
+        for s in &mut c.slots[4..12] {
+            s.cver = 5;
+            s.primary = Some(r("n1"));
+        }
+        c
+    }
+
+    #[test]
+    fn a_full_view_survives_the_wire() {
+        let c = config();
+        let text = serde_json::to_string(&c.full()).unwrap();
+        let mut d = Config { slots: vec![SlotState::default(); 16], ..Config::default() };
+        assert_eq!(d.absorb(&serde_json::from_str(&text).unwrap()), Absorbed::New);
+        assert_eq!(c, d);
+        assert_eq!(c.full().slots.len(), 3);
+    }
+
+    #[test]
+    fn a_delta_fits_only_its_base() {
+        let old = config();
+        let mut new = old.clone();
+        new.cfg_index = 8;
+        new.slots[3].cver = 8;
+        let delta = new.since(5);
+        assert_eq!(delta.slots.len(), 1);
+        let mut taker = old.clone();
+        assert_eq!(taker.absorb(&delta), Absorbed::New);
+        assert_eq!(taker, new);
+        assert_eq!(taker.absorb(&delta), Absorbed::Old);
+        let mut behind = Config::empty(ClusterId(9), 16);
+        behind.cfg_index = 4;
+        assert_eq!(behind.absorb(&delta), Absorbed::Gap);
+        let mut other = Config::empty(ClusterId(1), 16);
+        assert_eq!(other.absorb(&delta), Absorbed::Foreign);
+    }
+}

@@ -1,0 +1,1 @@
+//! The manager on the screen.
