@@ -148,6 +148,11 @@ impl Store {
         self.roles[slot.ix()] = role;
     }
 
+    /// What the slot's bytes are counted as.
+    pub fn role(&self, slot: Slot) -> Role {
+        self.roles[slot.ix()]
+    }
+
     /// One slot in numbers.
     pub fn slot_stats(&self, slot: Slot) -> SlotStats {
         let keys = &self.slots[slot.ix()];
