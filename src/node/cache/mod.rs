@@ -2,3 +2,6 @@
 
 pub mod effect;
 pub mod store;
+pub mod peer;
+pub mod slot;
+pub mod shard;
