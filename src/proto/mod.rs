@@ -7,6 +7,7 @@ pub mod event;
 pub mod id;
 pub mod net;
 pub mod reply;
+pub mod resp;
 pub mod slot;
 pub mod stats;
 pub mod status;
