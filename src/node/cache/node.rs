@@ -15,6 +15,7 @@ use super::stats::Counters;
 use super::store::{Budget, Now, Store};
 use crate::node::clock::{Mono, wall_ms};
 use crate::node::config::NodeConfig;
+use crate::proto::frame::Refusal;
 use crate::proto::id::{ClusterId, Ref};
 use crate::proto::slot::{SLOTS, Slot};
 use crate::proto::view::{Absorbed, Config, View};
@@ -49,12 +50,15 @@ pub struct Node {
     pub inbound: Mutex<HashMap<Ref, Arc<Mutex<Inbound>>>>,
     /// Someone showed a view or asks for more than this node has: pull from the masters.
     pub behind: Notify,
+    /// Some learner holds everything: report it.
+    pub ready: Notify,
+    /// A link's backlog passed its bound: clients are not read until it drains.
+    pub backlogged: AtomicBool,
     /// This life is over: its incarnation is dead to the masters.
     pub fenced: watch::Sender<bool>,
     /// A planned stop was ordered and everything is halted.
     pub stopped: AtomicBool,
-    /// Some slot's lease, promise or handover may have ended: parked commands try again.
-    pub parked: AtomicU64,
+    own_quota: AtomicU64,
     wall_offset: AtomicU64,
 }
 
@@ -65,6 +69,8 @@ pub struct Inbound {
     pub generation: u64,
     /// Last `link_seq` taken or refused.
     pub received: u64,
+    /// Refused frames that the sender may not have been told of.
+    pub refusals: Vec<(u64, Refusal)>,
 }
 
 impl Node {
@@ -89,9 +95,11 @@ impl Node {
             new_peers,
             inbound: Mutex::default(),
             behind: Notify::new(),
+            ready: Notify::new(),
+            backlogged: AtomicBool::new(false),
             fenced: watch::Sender::new(false),
             stopped: AtomicBool::new(false),
-            parked: AtomicU64::new(0),
+            own_quota: AtomicU64::new(0),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
         };
         if standalone {
@@ -260,7 +268,7 @@ impl Node {
         for p in self.peers() {
             lock(&p.quota).target = theirs.get(&p.node).map_or(0, |&n| share(n));
         }
-        self.budget.set_primary_quota_target(share(mine));
+        self.own_quota.store(share(mine), Ordering::Relaxed);
         self.settle_quotas();
     }
 
@@ -268,9 +276,9 @@ impl Node {
     pub fn settle_quotas(&self) {
         let peers = self.peers();
         let mut held: u64 = peers.iter().map(|p| lock(&p.quota).held).sum();
-        let own_target = self.budget.primary_quota_target();
+        let own_target = self.own_quota.load(Ordering::Relaxed);
         // The own quota shrinks at once but counts as taken until the keys are gone.
-        let own = own_target.min(self.config.memory.saturating_sub(held)).max(0);
+        let own = own_target.min(self.config.memory.saturating_sub(held));
         self.budget.set_primary_quota(own);
         held += own.max(self.budget.primary_used());
         for p in &peers {

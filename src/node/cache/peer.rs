@@ -200,6 +200,8 @@ pub struct Peer {
     pub quota_known: AtomicBool,
     /// What this node granted to the peer, and would grant.
     pub quota: Mutex<Granted>,
+    /// The last quota put on the connection from this peer.
+    pub quota_told: AtomicU64,
     /// Bytes the peer granted for this node's slots there.
     pub credit: AtomicU64,
     /// The peer is no member any more: its link ends.
@@ -238,6 +240,7 @@ impl Peer {
             broken: AtomicBool::new(false),
             quota_known: AtomicBool::new(false),
             quota: Mutex::default(),
+            quota_told: AtomicU64::new(u64::MAX),
             credit: AtomicU64::new(0),
             gone: AtomicBool::new(false),
         }

@@ -44,9 +44,8 @@ pub async fn serve(node: Arc<Node>, from: Ref, acked: u64, mut stream: TcpStream
     if let Err(e) = stream.write_all(&hello).await {
         return debug!(peer = %from, error = %e, "greeting failed");
     }
-    // A new connection knows of no quota.
-    lock(&peer.quota).told = u64::MAX;
-    node.settle_quotas();
+    // A new connection was told of no quota.
+    peer.quota_told.store(u64::MAX, Ordering::Release);
     let replica = Replica { node: &node, peer: &peer, state: &state, generation, inbox, clock: 0, out: Vec::new() };
     if let Err(e) = replica.run(stream).await {
         debug!(peer = %from, error = %e, "replica link ended");

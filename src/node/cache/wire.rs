@@ -20,6 +20,7 @@ const READ_SIZE: usize = 64 << 10;
 pub struct Inbox {
     buf: Vec<u8>,
     start: usize,
+    before: usize,
 }
 
 impl Inbox {
@@ -43,6 +44,11 @@ impl Inbox {
         }
     }
 
+    /// Puts the frame that [`Inbox::next`] gave last back.
+    pub fn untake(&mut self) {
+        self.start = self.before;
+    }
+
     fn make_room(&mut self) {
         if self.start == self.buf.len() {
             self.buf.clear();
@@ -60,6 +66,7 @@ impl Inbox {
         match frame::take(&self.buf[self.start..])? {
             Some((_, len)) => {
                 let from = self.start;
+                self.before = from;
                 self.start += len;
                 // Taken again to end the first borrow; heads are a few bytes.
                 Ok(frame::take(&self.buf[from..])?.map(|(f, _)| f))
