@@ -11,4 +11,5 @@ pub mod resp;
 pub mod slot;
 pub mod stats;
 pub mod status;
+pub mod value;
 pub mod view;
