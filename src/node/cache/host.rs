@@ -10,6 +10,7 @@ use super::node::Node;
 use super::shard::{Ran, Turn, Waiter, lock};
 use super::store::{Now, Store};
 use crate::node::clock::Mono;
+use crate::proto::args::Args;
 use crate::proto::slot::{SLOTS, Slot};
 
 /// One command's access to the node.
@@ -131,7 +132,10 @@ impl Node {
         match &*cached {
             Some((index, view)) if *index == config.cfg_index => view.clone(),
             _ => {
-                let view = Arc::new(ClusterView::new(config.clone(), &self.me));
+                let view = Arc::new({
+                    let (addr, peer_addr) = self.config.announced();
+                    ClusterView::new(config.clone(), self.me.clone(), addr, peer_addr)
+                });
                 *cached = Some((config.cfg_index, view.clone()));
                 view
             }
@@ -177,7 +181,7 @@ impl Node {
             return Err("the memory limit is set by --memory at the node's start".into());
         }
         *settings = new;
-        lock(&self.slowlog).set_max_len(new.slowlog_max_len as usize);
+        lock(&self.slowlog).set_max_len(new.slowlog_max_len);
         self.slow_ns.store(
             u64::try_from(new.slowlog_slower_than_us).map_or(u64::MAX, |us| us.saturating_mul(1000)),
             Ordering::Relaxed,
@@ -186,9 +190,10 @@ impl Node {
     }
 
     /// A command took `ns`.
-    pub fn slow(&self, state: &ConnState, ns: u64, _now: Mono) {
+    pub fn slow(&self, state: &ConnState, args: Args<'_>, ns: u64) {
         if ns >= self.slow_ns.load(Ordering::Relaxed) {
-            lock(&self.slowlog).note(state, ns / 1000, self.turn().now.wall_ms);
+            let at_s = self.turn().now.wall_ms / 1000;
+            lock(&self.slowlog).push(args, at_s, ns / 1000, &state.addr, &state.name);
         }
     }
 }

@@ -8,6 +8,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
 use super::clients::Clients;
+use super::command::{self, ClusterView, Settings, Slowlog};
+use super::host::Calls;
 use super::peer::{Peer, PeerRef};
 use super::shard::{Shard, Turn, lock};
 use super::slot::Rank;
@@ -23,6 +25,11 @@ use crate::proto::view::{Absorbed, Config, View};
 /// How far the wall clock may drift from the derived one before it is corrected, milliseconds: far more than reading jitter,
 /// far less than a person notices.
 const WALL_STEP_MS: u64 = 500;
+/// Redis's own default: a connection costs a descriptor and its buffers.
+const CLIENTS_MAX: u32 = 10_000;
+/// Redis's own defaults.
+const SLOW_US: i64 = 10_000;
+const SLOWLOG_LEN: u64 = 128;
 /// Groups are a byte; 0 is "no backup". More peers than this share group numbers, which only makes eviction less exact.
 const GROUPS: usize = 255;
 
@@ -59,6 +66,20 @@ pub struct Node {
     /// A planned stop was ordered and everything is halted.
     pub stopped: AtomicBool,
     own_quota: AtomicU64,
+    /// Over the last second, an f64's bits.
+    pub ops_per_s: AtomicU64,
+    /// When this life began.
+    pub started: Mono,
+    /// What CONFIG SET may change.
+    pub settings: Mutex<Settings>,
+    /// SLOWLOG.
+    pub slowlog: Mutex<Slowlog>,
+    /// Commands slower than this are noted, nanoseconds.
+    pub slow_ns: AtomicU64,
+    /// By command.
+    pub calls: Vec<Calls>,
+    /// The configuration as clients are told of it, and its `cfg_index`.
+    pub cluster_cache: Mutex<Option<(u64, Arc<ClusterView>)>>,
     wall_offset: AtomicU64,
 }
 
@@ -82,6 +103,13 @@ impl Node {
         let standalone = config.standalone;
         let shards = (0..count).map(|_| Mutex::new(Shard::new(Store::new(budget.clone()), standalone))).collect();
         let view = if standalone { standalone_view(&me, &config) } else { Config::default() };
+        let settings = Settings {
+            maxmemory: config.memory,
+            maxclients: CLIENTS_MAX,
+            timeout_s: 0,
+            slowlog_slower_than_us: SLOW_US,
+            slowlog_max_len: SLOWLOG_LEN,
+        };
         let node = Self {
             me,
             config,
@@ -100,6 +128,13 @@ impl Node {
             fenced: watch::Sender::new(false),
             stopped: AtomicBool::new(false),
             own_quota: AtomicU64::new(0),
+            ops_per_s: AtomicU64::new(0),
+            started: Mono::now(),
+            settings: Mutex::new(settings),
+            slowlog: Mutex::new(Slowlog::new(settings.slowlog_max_len)),
+            slow_ns: AtomicU64::new(settings.slowlog_slower_than_us as u64 * 1000),
+            calls: command::all().map(|_| Calls::default()).collect(),
+            cluster_cache: Mutex::default(),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
         };
         if standalone {
@@ -164,6 +199,11 @@ impl Node {
     /// A peer by name and life, if it is one.
     pub fn known_peer(&self, node: &Ref) -> Option<PeerRef> {
         lock(&self.peers).get(node).cloned()
+    }
+
+    /// Unacked bytes towards the slowest peer.
+    pub fn largest_backlog(&self) -> usize {
+        lock(&self.peers).values().map(|p| lock(&p.queue).backlog()).max().unwrap_or(0)
     }
 
     /// Takes a view in, slot by slot, whoever brought it.

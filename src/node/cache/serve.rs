@@ -69,15 +69,11 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     };
     let id = state.id;
     let _ = stream.set_nodelay(true);
-    let mut conn = Connection {
+    let input = Input { decoder: Decoder::new(Limits::default()), buf: Vec::new(), start: 0, whole: None, json: None };
+    let core = Core {
         node: &node,
-        stream,
         state,
         client,
-        decoder: Decoder::new(Limits::default()),
-        inbuf: Vec::new(),
-        start: 0,
-        whole: None,
         parked_since: None,
         out: Vec::new(),
         written: 0,
@@ -85,25 +81,37 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         held_bytes: Vec::new(),
         scratch: Vec::new(),
         reply: Vec::new(),
-        json: None,
         closing: false,
+        last: Mono(0),
     };
     // Whatever ended it, there is nobody left to tell.
-    let _ = conn.run().await;
+    let _ = Connection { stream, input, core }.run().await;
     node.clients.leave(id);
 }
 
 struct Connection<'a> {
-    node: &'a Arc<Node>,
     stream: TcpStream,
-    state: ConnState,
-    client: Arc<Client>,
+    input: Input,
+    core: Core<'a>,
+}
+
+/// Bytes read and not yet run.
+struct Input {
     decoder: Decoder,
-    inbuf: Vec<u8>,
-    /// Bytes of `inbuf` before this are done with.
+    buf: Vec<u8>,
+    /// Bytes of `buf` before this are done with.
     start: usize,
     /// The decoder holds a whole command of so many bytes that has not run yet.
     whole: Option<usize>,
+    /// First byte of the connection was `{`: JSON lines.
+    json: Option<JsonLines>,
+}
+
+/// What commands work on.
+struct Core<'a> {
+    node: &'a Arc<Node>,
+    state: ConnState,
+    client: Arc<Client>,
     parked_since: Option<Mono>,
     out: Vec<u8>,
     written: usize,
@@ -111,15 +119,14 @@ struct Connection<'a> {
     held_bytes: Vec<u8>,
     scratch: Vec<u8>,
     reply: Vec<u8>,
-    /// First byte of the connection was `{`: JSON lines. Holds the command under way.
-    json: Option<JsonLines>,
     closing: bool,
+    /// When the last command ended: the next one's start.
+    last: Mono,
 }
 
 #[derive(Default)]
 struct JsonLines {
-    /// Bytes of the unfinished line looked at already.
-    scanned: usize,
+    decoder: json::LineDecoder,
     /// A command that was parked.
     pending: Option<json::Request>,
 }
@@ -134,36 +141,28 @@ impl Connection<'_> {
     async fn run(&mut self) -> io::Result<()> {
         let mut eof = false;
         loop {
-            let turn = self.node.turn();
-            self.release(turn);
-            let until = self.execute(turn)?;
-            let after = Mono::now();
-            if after >= until {
+            let turn = self.core.node.turn();
+            self.core.release(turn);
+            let until = self.execute(turn);
+            if Mono::now() >= until {
                 // The lease lapsed while commands ran: what they read may be stale. Nothing of this turn may leave.
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            let full = self.flush()?;
-            let idle = self.held.is_empty() && self.parked_since.is_none();
-            if self.client.kill.load(Ordering::Acquire) || self.closing && !full && idle {
+            let full = self.core.flush(&self.stream)?;
+            let core = &mut self.core;
+            let idle = core.held.is_empty() && core.parked_since.is_none();
+            if core.client.kill.load(Ordering::Acquire) || (core.closing || eof) && !full && idle {
                 return Ok(());
             }
-            if eof && idle && !full {
-                return Ok(());
-            }
-            let backlog = self.node.backlogged.load(Ordering::Acquire);
-            self.client.waiter.waiting.store(!idle || backlog, Ordering::Release);
-            let read = !eof
-                && !self.closing
-                && self.parked_since.is_none()
-                && self.held.len() < HELD_MAX
-                && self.out.len() - self.written < OUT_MAX
-                && !backlog;
+            let backlog = core.node.backlogged.load(Ordering::Acquire);
+            core.client.waiter.waiting.store(!idle || backlog, Ordering::Release);
+            let read = !eof && !core.closing && core.parked_since.is_none() && core.has_room() && !backlog;
             let ready = match (read, full) {
                 (true, true) => self.wait(Interest::READABLE | Interest::WRITABLE).await?,
                 (true, false) => self.wait(Interest::READABLE).await?,
                 (false, true) => self.wait(Interest::WRITABLE).await?,
                 (false, false) => {
-                    self.client.waiter.notify.notified().await;
+                    self.core.client.waiter.notify.notified().await;
                     false
                 }
             };
@@ -176,27 +175,28 @@ impl Connection<'_> {
     async fn wait(&self, interest: Interest) -> io::Result<bool> {
         tokio::select! {
             ready = self.stream.ready(interest) => Ok(ready?.is_readable()),
-            () = self.client.waiter.notify.notified() => Ok(false),
+            () = self.core.client.waiter.notify.notified() => Ok(false),
         }
     }
 
     /// Reads once; false at the end of the stream.
     fn fill(&mut self) -> io::Result<bool> {
-        if self.start == self.inbuf.len() {
-            self.inbuf.clear();
-            if self.inbuf.capacity() > KEEP {
-                self.inbuf = Vec::new();
+        let input = &mut self.input;
+        if input.start == input.buf.len() {
+            input.buf.clear();
+            if input.buf.capacity() > KEEP {
+                input.buf = Vec::new();
             }
-        } else if self.start > 0 {
-            self.inbuf.drain(..self.start);
+        } else if input.start > 0 {
+            input.buf.drain(..input.start);
         }
-        self.start = 0;
-        let need = self.decoder.need(self.inbuf.len()).max(READ_SIZE);
-        self.inbuf.reserve(need);
-        match self.stream.try_read_buf(&mut self.inbuf) {
+        input.start = 0;
+        let need = input.decoder.need(input.buf.len()).max(READ_SIZE);
+        input.buf.reserve(need);
+        match self.stream.try_read_buf(&mut input.buf) {
             Ok(0) => Ok(false),
             Ok(n) => {
-                self.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                self.core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
@@ -204,10 +204,121 @@ impl Connection<'_> {
         }
     }
 
+    /// Runs all whole commands; until when what they did may be told.
+    fn execute(&mut self, turn: Turn) -> Mono {
+        let mut until = Mono(u64::MAX);
+        let mut ran = 0u64;
+        let (input, core) = (&mut self.input, &mut self.core);
+        core.last = turn.mono;
+        while !core.closing && core.has_room() {
+            if input.json.is_none() && input.whole.is_none() && input.buf.get(input.start) == Some(&b'{') {
+                input.json = Some(JsonLines::default());
+            }
+            let step = match input.json.is_some() {
+                true => input.json_command(core, turn, &mut until),
+                false => input.resp_command(core, turn, &mut until),
+            };
+            match step {
+                None => break,
+                Some(Step::Parked) => {
+                    core.parked_since.get_or_insert(turn.mono);
+                    break;
+                }
+                Some(Step::Done) => {
+                    core.parked_since = None;
+                    ran += 1;
+                }
+            }
+        }
+        if ran > 0 {
+            let node = core.node;
+            node.counters.commands.fetch_add(ran, Ordering::Relaxed);
+            node.counters.latency.record(core.last.0 - turn.mono.0, ran);
+            core.client.active(turn.now.mono_ms, core.state.last_cmd);
+            if node.largest_backlog() > BACKLOG_MAX {
+                node.backlogged.store(true, Ordering::Release);
+            }
+        }
+        until
+    }
+}
+
+impl Input {
+    fn resp_command(&mut self, core: &mut Core<'_>, turn: Turn, until: &mut Mono) -> Option<Step> {
+        let whole = match self.whole {
+            Some(n) => n,
+            None => match self.decoder.next(&self.buf[self.start..]) {
+                Ok(Some(n)) => n,
+                Ok(None) => {
+                    self.start += self.decoder.discard();
+                    return None;
+                }
+                Err(e) => {
+                    let mut text = Vec::new();
+                    Reply::new(&mut text, core.state.proto).error(&format!("ERR {e}"));
+                    core.queue(&text, Rests::Nothing, turn, None);
+                    core.closing = true;
+                    return None;
+                }
+            },
+        };
+        self.whole = Some(whole);
+        let args = self.decoder.args(&self.buf[self.start..self.start + whole]);
+        let step = core.command(args, turn, until, None);
+        if let Step::Done = step {
+            self.whole = None;
+            self.start += whole;
+        }
+        Some(step)
+    }
+
+    fn json_command(&mut self, core: &mut Core<'_>, turn: Turn, until: &mut Mono) -> Option<Step> {
+        let lines = self.json.as_mut()?;
+        let machine = core.node.me.id.as_str();
+        let request = match lines.pending.take() {
+            Some(r) => r,
+            None => {
+                let rest = &self.buf[self.start..];
+                let len = match lines.decoder.next(rest) {
+                    Ok(Some(len)) => len,
+                    Ok(None) => return None,
+                    Err(failure) => {
+                        let line = json::answer_failure(machine, 0, &failure);
+                        core.queue(&line, Rests::Nothing, turn, None);
+                        core.closing = true;
+                        return None;
+                    }
+                };
+                self.start += len;
+                match json::Request::parse(&rest[..len]) {
+                    Ok(Some(r)) => r,
+                    Ok(None) => return Some(Step::Done),
+                    Err(refusal) => {
+                        let line = json::answer_failure(machine, refusal.id, &refusal.failure);
+                        core.queue(&line, Rests::Nothing, turn, None);
+                        core.closing = refusal.close;
+                        return Some(Step::Done);
+                    }
+                }
+            }
+        };
+        let step = core.command(request.args(), turn, until, Some(request.id));
+        if let Step::Parked = step {
+            lines.pending = Some(request);
+        }
+        Some(step)
+    }
+}
+
+impl Core<'_> {
+    fn has_room(&self) -> bool {
+        self.held.len() < HELD_MAX && self.out.len() - self.written < OUT_MAX
+    }
+
     /// Writes what may leave; whether the socket is full.
-    fn flush(&mut self) -> io::Result<bool> {
+    fn flush(&mut self, stream: &TcpStream) -> io::Result<bool> {
         while self.written < self.out.len() {
-            match self.stream.try_write(&self.out[self.written..]) {
+            match stream.try_write(&self.out[self.written..]) {
                 Ok(n) => {
                     self.written += n;
                     self.node.counters.bytes_out.fetch_add(n as u64, Ordering::Relaxed);
@@ -222,117 +333,6 @@ impl Connection<'_> {
             self.out = Vec::new();
         }
         Ok(false)
-    }
-
-    /// Runs all whole commands; until when what they did may be told.
-    fn execute(&mut self, turn: Turn) -> io::Result<Mono> {
-        let mut until = Mono(u64::MAX);
-        let mut ran = 0u64;
-        let mut last = turn.mono;
-        while !self.closing && self.held.len() < HELD_MAX && self.out.len() - self.written < OUT_MAX {
-            if self.json.is_none() && self.whole.is_none() && self.inbuf.get(self.start) == Some(&b'{') {
-                self.json = Some(JsonLines::default());
-            }
-            let step = match self.json.is_some() {
-                true => self.json_command(turn, &mut until),
-                false => self.resp_command(turn, &mut until),
-            };
-            match step {
-                None => break,
-                Some(Step::Parked) => {
-                    self.parked_since.get_or_insert(turn.mono);
-                    break;
-                }
-                Some(Step::Done) => {
-                    self.parked_since = None;
-                    ran += 1;
-                    let now = Mono::now();
-                    self.node.slow(&self.state, now.0 - last.0, now);
-                    last = now;
-                }
-            }
-        }
-        if ran > 0 {
-            self.node.counters.commands.fetch_add(ran, Ordering::Relaxed);
-            self.node.counters.latency.record(last.0 - turn.mono.0, ran);
-            self.client.active(turn.now.mono_ms, self.state.last_cmd);
-        }
-        if self.node.largest_backlog() > BACKLOG_MAX {
-            self.node.backlogged.store(true, Ordering::Release);
-        }
-        Ok(until)
-    }
-
-    fn resp_command(&mut self, turn: Turn, until: &mut Mono) -> Option<Step> {
-        let whole = match self.whole {
-            Some(n) => n,
-            None => match self.decoder.next(&self.inbuf[self.start..]) {
-                Ok(Some(n)) => n,
-                Ok(None) => {
-                    self.start += self.decoder.discard();
-                    return None;
-                }
-                Err(e) => {
-                    let mut text = Vec::new();
-                    Reply::new(&mut text, self.state.proto).error(&format!("ERR {e}"));
-                    self.answer(&text, Rests::Nothing, turn, None);
-                    self.closing = true;
-                    return None;
-                }
-            },
-        };
-        self.whole = Some(whole);
-        // The buffers leave `self` while a command borrows from them.
-        let inbuf = std::mem::take(&mut self.inbuf);
-        let decoder = std::mem::replace(&mut self.decoder, Decoder::new(Limits::default()));
-        let args = decoder.args(&inbuf[self.start..self.start + whole]);
-        let step = self.command(args, turn, until, None);
-        self.decoder = decoder;
-        self.inbuf = inbuf;
-        if let Step::Done = step {
-            self.whole = None;
-            self.start += whole;
-        }
-        Some(step)
-    }
-
-    fn json_command(&mut self, turn: Turn, until: &mut Mono) -> Option<Step> {
-        let lines = self.json.as_mut()?;
-        let request = match lines.pending.take() {
-            Some(r) => r,
-            None => {
-                let rest = &self.inbuf[self.start..];
-                let Some(end) = rest[lines.scanned..].iter().position(|&b| b == b'\n') else {
-                    lines.scanned = rest.len();
-                    if lines.scanned > json::LINE_MAX {
-                        let line = json::broken_line("a line is too long");
-                        self.answer_raw(&line, turn);
-                        self.closing = true;
-                    }
-                    return None;
-                };
-                let end = lines.scanned + end;
-                lines.scanned = 0;
-                let parsed = json::decode(&rest[..end]);
-                self.start += end + 1;
-                match parsed {
-                    Ok(Some(r)) => r,
-                    Ok(None) => return Some(Step::Done),
-                    Err(e) => {
-                        self.closing = e.closes();
-                        let line = e.line();
-                        self.answer_raw(&line, turn);
-                        return Some(Step::Done);
-                    }
-                }
-            }
-        };
-        let (bytes, ranges) = request.packed();
-        let step = self.command(Args::new(&bytes, &ranges), turn, until, Some(request.id()));
-        if let (Step::Parked, Some(lines)) = (&step, self.json.as_mut()) {
-            lines.pending = Some(request);
-        }
-        Some(step)
     }
 
     /// Runs one command and answers it, unless it is to be parked.
@@ -386,6 +386,9 @@ impl Connection<'_> {
             }
         };
         self.node.count(spec, buf.first() == Some(&b'-'));
+        let now = Mono::now();
+        self.node.slow(&self.state, args, now.0.saturating_sub(self.last.0));
+        self.last = now;
         self.end(buf, rests, turn, json)
     }
 
@@ -472,15 +475,11 @@ impl Connection<'_> {
     fn answer(&mut self, resp: &[u8], rests: Rests, turn: Turn, json: Option<u64>) {
         match json {
             Some(id) => {
-                let line = json::answer(id, resp);
+                let line = json::answer_resp(self.node.me.id.as_str(), id, resp);
                 self.queue(&line, rests, turn, json);
             }
             None => self.queue(resp, rests, turn, None),
         }
-    }
-
-    fn answer_raw(&mut self, line: &[u8], turn: Turn) {
-        self.queue(line, Rests::Nothing, turn, Some(0));
     }
 
     fn queue(&mut self, bytes: &[u8], rests: Rests, turn: Turn, json: Option<u64>) {
@@ -532,7 +531,10 @@ impl Connection<'_> {
                 _ => self.refuse(&mut text, &error::INDETERMINATE),
             }
             match first.json {
-                Some(id) => self.out.extend_from_slice(&json::answer(id, &text)),
+                Some(id) => {
+                    let line = json::answer_resp(self.node.me.id.as_str(), id, &text);
+                    self.out.extend_from_slice(&line);
+                }
                 None => self.out.extend_from_slice(&text),
             }
         }

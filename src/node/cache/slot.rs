@@ -548,3 +548,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;
