@@ -61,6 +61,8 @@ pub struct Node {
     pub ready: Notify,
     /// A link's backlog passed its bound: clients are not read until it drains.
     pub backlogged: AtomicBool,
+    /// Some view showed this life as a member.
+    was_member: AtomicBool,
     /// This life is over: its incarnation is dead to the masters.
     pub fenced: watch::Sender<bool>,
     /// A planned stop was ordered and everything is halted.
@@ -124,6 +126,7 @@ impl Node {
             inbound: Mutex::default(),
             behind: Notify::new(),
             ready: Notify::new(),
+            was_member: AtomicBool::new(false),
             backlogged: AtomicBool::new(false),
             fenced: watch::Sender::new(false),
             stopped: AtomicBool::new(false),
@@ -217,13 +220,18 @@ impl Node {
             }
             return absorbed;
         }
-        let registered = old.is_live(&self.me);
-        if registered && !new.is_live(&self.me) {
-            warn!(epoch = new.cfg_index, "fenced: the masters declared this incarnation dead");
-            self.halt();
-            self.fenced.send_replace(true);
-            return absorbed;
+        let live = new.is_live(&self.me);
+        if !live && self.was_member.load(Ordering::Acquire) {
+            // The last holder of orphan slots keeps them and claims them back; anyone else starts anew, empty.
+            if !new.slots.iter().any(|s| s.last_holder.as_ref() == Some(&self.me)) {
+                warn!(epoch = new.cfg_index, "fenced: the masters declared this incarnation dead");
+                self.halt();
+                self.fenced.send_replace(true);
+                return absorbed;
+            }
+            warn!(epoch = new.cfg_index, "declared dead, but the last holder of orphan slots: claiming them back");
         }
+        self.was_member.fetch_or(live, Ordering::AcqRel);
         let new = Arc::new(new);
         let now = Mono::now();
         for node in new.members.keys().filter_map(|id| new.current(id)).filter(|r| *r != self.me && new.is_live(r)) {

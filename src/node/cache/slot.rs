@@ -486,7 +486,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
         };
         let was = self.rank;
         let since = if rank == Rank::Holder { self.since } else { mine.map_or(0, |r| r.since) };
-        change.wipe = was != Rank::None && since != self.since || rank == Rank::None && was != Rank::None;
+        let keeps = since == self.since || was == Rank::Holder && rank == Rank::Primary && new.returned;
+        change.wipe = was != Rank::None && (rank == Rank::None || !keeps);
         // Fresh by configuration: nothing of the slot is here, nothing is expected.
         if change.wipe || (was == Rank::None && rank != Rank::None) {
             self.seq = 0;

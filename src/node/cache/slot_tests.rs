@@ -166,9 +166,22 @@ fn an_empty_hand_out_and_a_return_wait_600_ms() {
     let change = take(&mut back, &orphan, 1, Mono(0), &lease);
     assert!(!change.wipe, "the only copy is kept");
     assert_eq!(back.rank(), Rank::Holder);
-    let change = take(&mut back, &state(30, 30, 1, &[(1, 10)], &[]), 1, Mono(0), &lease);
+    let returned = SlotState { returned: true, ..state(30, 30, 1, &[(1, 30)], &[]) };
+    let change = take(&mut back, &returned, 1, Mono(0), &lease);
     assert!(!change.wipe);
+    assert_eq!(back.seq(), 1);
     assert_eq!(back.serving(T.plus_ms(PROMISE_MS - 1)), Serving::Wait);
+}
+
+/// A former holder that is handed the slot empty starts empty, whatever it jumped over.
+#[test]
+fn a_hand_out_is_empty_also_for_a_former_holder() {
+    let (mut r, lease) = formed();
+    r.commit();
+    let orphan = SlotState { pterm: 20, cver: 20, last_holder: Some(node(1)), ..SlotState::default() };
+    take(&mut r, &orphan, 1, Mono(0), &lease);
+    assert!(take(&mut r, &state(60, 60, 1, &[(1, 60)], &[]), 1, Mono(0), &lease).wipe);
+    assert_eq!((r.seq(), r.serving(T.plus_ms(PROMISE_MS - 1))), (0, Serving::Wait));
 }
 
 #[test]
