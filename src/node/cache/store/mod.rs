@@ -350,6 +350,11 @@ impl Store {
         self.roles[slot.ix()]
     }
 
+    /// What the slot's bytes are counted as.
+    pub fn role(&self, slot: Slot) -> Role {
+        self.roles[slot.ix()]
+    }
+
     /// One slot in numbers.
     pub fn slot_stats(&self, slot: Slot) -> SlotStats {
         self.body(slot).map_or(SlotStats::default(), |b| SlotStats { keys: u64::from(b.keys), bytes: b.bytes })
