@@ -8,4 +8,8 @@
 
 pub mod brain;
 pub mod entry;
+pub mod evidence;
+pub mod heartbeat;
+pub mod operation;
+pub mod report;
 pub mod state;

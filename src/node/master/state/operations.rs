@@ -31,6 +31,10 @@ impl State {
                 let to = if *done { OperationState::Done } else { OperationState::Failed };
                 let answer = self.steer(*id, |op| {
                     op.reason = reason.clone();
+                    if *done {
+                        // What was planned and became needless (its node died) is not missing.
+                        op.slots_total = op.slots_done;
+                    }
                     Ok(Some(to))
                 });
                 self.close(cx, *id, &answer);
