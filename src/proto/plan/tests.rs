@@ -126,7 +126,7 @@ fn replies_stay_small_through_many_changes() {
             let mut table = formed(&nodes);
             for step in 0..20_usize {
                 let dice = xxhash_rust::xxh3::xxh3_64(&[seed, step as u8]) as usize;
-                if dice % 2 == 0 {
+                if dice.is_multiple_of(2) {
                     nodes.push(node(n + 1 + step));
                 } else {
                     nodes.remove(dice / 2 % nodes.len());
@@ -219,10 +219,10 @@ fn moves_are_the_difference() {
     let planned = balance(&cluster(7), &before);
     let mut table = before;
     for m in &planned.moves {
-        for slot in m.first.ix()..=m.last.ix() {
+        for placement in &mut table[m.first.ix()..=m.last.ix()] {
             let place = match m.what {
-                Role::Primary => &mut table[slot].primary,
-                Role::Backup => &mut table[slot].backup,
+                Role::Primary => &mut placement.primary,
+                Role::Backup => &mut placement.backup,
             };
             assert_eq!(*place, m.from);
             *place = m.to.clone();
