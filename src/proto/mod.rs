@@ -5,6 +5,7 @@ pub mod control;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod net;
 pub mod reply;
 pub mod slot;
 pub mod stats;
