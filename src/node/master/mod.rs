@@ -8,4 +8,5 @@
 
 pub mod brain;
 pub mod entry;
+pub mod raft;
 pub mod state;
