@@ -14,3 +14,5 @@ pub mod operation;
 pub mod raft;
 pub mod report;
 pub mod state;
+mod serve;
+pub use serve::run;
