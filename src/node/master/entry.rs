@@ -125,7 +125,7 @@ impl OperationKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OperationState {
-    /// Queued behind another one, or waiting for a node that can take slots.
+    /// Queued behind another one.
     Planned,
     /// Under way.
     Running,
