@@ -4,6 +4,7 @@ pub mod args;
 pub mod control;
 pub mod error;
 pub mod event;
+pub mod frame;
 pub mod id;
 pub mod json;
 pub mod net;

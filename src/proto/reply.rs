@@ -57,6 +57,13 @@ impl<'a> Reply<'a> {
         self.buf.extend_from_slice(b"\r\n");
     }
 
+    /// An error whose text may hold a client's bytes. CR and LF become spaces.
+    pub fn error_bytes(&mut self, text: &[u8]) {
+        self.buf.push(b'-');
+        self.buf.extend(text.iter().map(|&b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
+        self.buf.extend_from_slice(b"\r\n");
+    }
+
     /// An integer.
     pub fn int(&mut self, n: i64) {
         self.line(b':', n);

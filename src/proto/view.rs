@@ -64,6 +64,9 @@ pub struct SlotState {
     /// This pterm was made by SWITCH.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub clean: bool,
+    /// This pterm was made by NODE_BACK: the primary keeps what it holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returned: bool,
     /// Who serves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<Ref>,
