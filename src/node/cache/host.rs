@@ -86,7 +86,7 @@ impl Host for NodeHost<'_> {
             net_in_bytes: c.bytes_in.load(Ordering::Relaxed),
             net_out_bytes: c.bytes_out.load(Ordering::Relaxed),
             parked: self.node.clients.waiting(),
-            keys_with_ttl: self.node.shards.iter().map(|s| lock(s).store.totals().with_deadline).sum(),
+            keys_with_ttl: self.node.shards.iter().map(|s| lock(s).store.primary_timers()).sum(),
             commands: self.node.command_counts(),
             errors: Vec::new(),
         }
@@ -153,7 +153,7 @@ impl Node {
     }
 
     fn command_counts(&self) -> Vec<CommandCount> {
-        let counts = super::command::all().zip(&self.calls).filter_map(|(spec, c)| {
+        let counts = super::command::all().iter().zip(&self.calls).filter_map(|(spec, c)| {
             let calls = c.calls.load(Ordering::Relaxed);
             let failed = c.failed.load(Ordering::Relaxed);
             (calls > 0).then_some(CommandCount { name: spec.name, calls, failed, ..CommandCount::default() })

@@ -136,7 +136,7 @@ impl Node {
             settings: Mutex::new(settings),
             slowlog: Mutex::new(Slowlog::new(settings.slowlog_max_len)),
             slow_ns: AtomicU64::new(settings.slowlog_slower_than_us as u64 * 1000),
-            calls: command::all().map(|_| Calls::default()).collect(),
+            calls: command::all().iter().map(|_| Calls::default()).collect(),
             cluster_cache: Mutex::default(),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
         };

@@ -36,7 +36,7 @@ use std::sync::LazyLock;
 
 pub use cluster::ClusterView;
 pub use conn::{ClientInfo, ConnState, ReplyMode};
-pub use context::{ConnCtx, Keyed, NodeCtx};
+pub use context::{ConnCtx, Keyed, KeyedFn, NodeCtx};
 pub use error::ErrorReply;
 pub use host::{CommandCount, Facts, Host, Settings};
 pub use slowlog::Slowlog;

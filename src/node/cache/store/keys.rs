@@ -23,6 +23,8 @@ pub(super) struct Body {
     pub lru: Lru,
     pub bytes: u64,
     pub keys: u32,
+    /// Keys with a deadline.
+    pub timers: u32,
     pub due: DueHead,
     pub position: Position,
 }
@@ -34,6 +36,7 @@ impl Default for Body {
             lru: Lru::default(),
             bytes: 0,
             keys: 0,
+            timers: 0,
             due: NIL,
             position: Position::default(),
         }
@@ -128,7 +131,9 @@ impl Store {
 
     pub(super) fn set_deadline(&mut self, at: u32, deadline: Option<Deadline>) {
         let Entry { slot, timer, .. } = self.entries[at];
-        let due = &mut self.bodies[self.body_of[slot as usize] as usize].due;
+        let body = &mut self.bodies[self.body_of[slot as usize] as usize];
+        body.timers = body.timers + u32::from(deadline.is_some()) - u32::from(timer != NIL);
+        let due = &mut body.due;
         match (deadline, timer) {
             (None, NIL) => {}
             (None, _) => {
@@ -164,6 +169,7 @@ impl Store {
         body.table.unlink(&mut self.entries, at, body.keys);
         if e.timer != NIL {
             self.wheel.stop(e.timer, &mut body.due);
+            body.timers -= 1;
         }
         let empty = body.keys == 0;
         self.heap.remove(e.place());

@@ -350,11 +350,6 @@ impl Store {
         self.roles[slot.ix()]
     }
 
-    /// What the slot's bytes are counted as.
-    pub fn role(&self, slot: Slot) -> Role {
-        self.roles[slot.ix()]
-    }
-
     /// One slot in numbers.
     pub fn slot_stats(&self, slot: Slot) -> SlotStats {
         self.body(slot).map_or(SlotStats::default(), |b| SlotStats { keys: u64::from(b.keys), bytes: b.bytes })
@@ -374,6 +369,17 @@ impl Store {
             evicted,
             expired,
         }
+    }
+
+    /// Keys with a deadline in primary slots.
+    pub fn primary_timers(&self) -> u64 {
+        let primary = self.roles.iter().zip(0u16..).filter(|(role, _)| matches!(role, Role::Primary { .. }));
+        primary.filter_map(|(_, slot)| self.body(Slot(slot))).map(|b| u64::from(b.timers)).sum()
+    }
+
+    /// Counters start again at 0 (CONFIG RESETSTAT).
+    pub fn reset_stats(&mut self) {
+        self.counters = Counters::default();
     }
 
     /// See [`Budget::set_primary_quota`].

@@ -1,0 +1,105 @@
+//! The nodes as the planner counts with them: indices instead of names, fair shares and bounds as slots.
+
+use std::cmp::Ordering;
+use std::collections::HashMap;
+
+use super::{NodeId, PlanNode};
+use crate::proto::ring::{Ring, sane_weight};
+
+/// No node, in a table of indices.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+/// How far above its fair share a node may be (PROTOCOL 2).
+const OVER: f64 = 1.02;
+/// How far below it a node may be before others give to it. Bounded loads know no such bound, but without one the 51st
+/// node would get nothing: an even share of 50 is within 1.02 × a share of 51.
+const UNDER: f64 = 0.95;
+
+/// Nodes sorted by name; everything else indexed like them.
+pub(super) struct Field<'a> {
+    pub nodes: Vec<&'a PlanNode>,
+    index: HashMap<&'a NodeId, u32>,
+    /// Slots in all.
+    pub slots: usize,
+    /// Weights, 0 for a node that does not accept.
+    pub weight: Vec<f64>,
+    /// The sum of them.
+    pub total: f64,
+    /// The circle, with the points of accepting nodes only.
+    pub ring: Ring,
+}
+
+impl<'a> Field<'a> {
+    /// `nodes` sorted by name, without doubles.
+    pub fn new(nodes: &[&'a PlanNode], slots: usize) -> Self {
+        let weight: Vec<f64> = nodes.iter().map(|n| if n.accepts { sane_weight(n.weight) } else { 0.0 }).collect();
+        let total = weight.iter().sum();
+        let index = nodes.iter().enumerate().map(|(i, n)| (&n.id, i as u32)).collect();
+        let mut ring = Ring::new(nodes.iter().filter(|n| n.accepts).map(|n| (&n.id, n.weight)), slots);
+        let accepting: Vec<u32> = (0..nodes.len() as u32).filter(|&i| nodes[i as usize].accepts).collect();
+        ring.rename(|i| accepting[i as usize]);
+        Self { nodes: nodes.to_vec(), index, slots, weight, total, ring }
+    }
+
+    /// How many nodes, accepting or not.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether a node may be given anything.
+    pub fn accepts(&self, node: u32) -> bool {
+        self.weight.get(node as usize).is_some_and(|&w| w > 0.0)
+    }
+
+    /// Names to indices; who is not in the list is nobody.
+    pub fn holders<'b>(&self, names: impl Iterator<Item = Option<&'b NodeId>>) -> Vec<u32> {
+        names.map(|n| n.and_then(|n| self.index.get(n).copied()).unwrap_or(NOBODY)).collect()
+    }
+
+    /// How many slots each node has in a table.
+    pub fn loads(&self, table: &[u32]) -> Vec<u32> {
+        let mut loads = vec![0; self.len()];
+        for &i in table {
+            if let Some(l) = loads.get_mut(i as usize) {
+                *l += 1;
+            }
+        }
+        loads
+    }
+}
+
+/// Bounds on a node's slots, all in slots.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Bounds {
+    /// Its share by weight.
+    pub fair: f64,
+    /// No more than this.
+    pub high: u32,
+    /// Below this, others give to it.
+    pub low: u32,
+}
+
+impl Bounds {
+    /// Whole slots around a fair share. `high` is never above ceil([`OVER`] × fair), and rounds down where that leaves
+    /// room for the share itself: rounded up it would be 1.025 × the mean at 100 nodes.
+    pub fn around(fair: f64) -> Self {
+        let ceil = ceil(fair);
+        Self { fair, high: ceil.max((fair * OVER).floor() as u32), low: ((fair * UNDER).floor() as u32) }
+    }
+
+    /// A share rounded to the nearest whole slot: what a node that gets slots is filled up to.
+    pub fn fill(&self) -> u32 {
+        (self.fair.round() as u32).clamp(self.low, self.high)
+    }
+}
+
+/// Rounds up, but takes what float sums left above a whole number for that number.
+pub(super) fn ceil(x: f64) -> u32 {
+    (x - 1e-6).ceil().max(0.0) as u32
+}
+
+/// Orders by how full a node is relative to its share, fullest first, then by index.
+pub(super) fn fullest_first(a: (u32, f64, u32), b: (u32, f64, u32)) -> Ordering {
+    let fill = |(_, fair, load): (u32, f64, u32)| f64::from(load) / fair;
+    fill(b).total_cmp(&fill(a)).then(a.0.cmp(&b.0))
+}
