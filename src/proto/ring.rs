@@ -3,7 +3,7 @@
 //! A node has [`VNODES`] × weight points; a point owns the arc from itself up to the next one, clockwise. The ring only
 //! proposes: who holds what is in the slot table, and the planner (`plan`) keeps that table within bounds.
 
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::id::NodeId;
 
@@ -16,8 +16,16 @@ pub const WEIGHT_MIN: f64 = 1.0 / VNODES as f64;
 pub const WEIGHT_MAX: f64 = 1000.0;
 
 /// Where on the 64-bit circle the `i`-th point of a node is. Part of the contract: all versions must agree on it.
+///
+/// Name and number are hashed as one text. As the hash's seed, `i` would only be XORed into a short name, and the points
+/// of `n10` to `n19` would fall together.
 pub fn hash64(id: &NodeId, i: u64) -> u64 {
-    xxh3_64_with_seed(id.as_str().as_bytes(), i)
+    let mut hash = Xxh3::new();
+    hash.update(id.as_str().as_bytes());
+    // No name holds a NUL, so no other name and number make the same text.
+    hash.update(&[0]);
+    hash.update(&i.to_le_bytes());
+    hash.digest()
 }
 
 /// A weight that can be counted with: what is not a positive finite number counts as 1, the rest is clamped.
@@ -113,7 +121,16 @@ mod tests {
     #[test]
     fn points_stay_where_they_are() {
         // Masters of different versions plan for each other's clusters: a changed hash would move every slot.
-        assert_eq!(hash64(&NodeId::new("n1").unwrap(), 0), 0xd733_a26d_d4b4_9b94);
+        assert_eq!(hash64(&NodeId::new("n1").unwrap(), 0), 0x0781_2c4d_3e6c_110b);
+    }
+
+    #[test]
+    fn neighbouring_names_have_points_of_their_own() {
+        let ids = ids(200);
+        let mut hashes: Vec<u64> = ids.iter().flat_map(|id| (0..16).map(|i| hash64(id, i))).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        assert_eq!(hashes.len(), 3200);
     }
 
     #[test]

@@ -11,5 +11,8 @@ pub mod entry;
 pub mod evidence;
 pub mod heartbeat;
 pub mod operation;
+pub mod raft;
 pub mod report;
 pub mod state;
+mod serve;
+pub use serve::run;

@@ -242,6 +242,8 @@ impl State {
                 let slot = &mut self.cfg.slots[ix];
                 if fits && slot.pterm == 0 && slot.phase == Phase::Orphan {
                     slots::install(slot, cx.index, &p.primary, &p.backups, None, &mut primaries);
+                    // Nobody was ever primary, so nobody may hold a lease: no wait.
+                    slot.clean = true;
                     held = true;
                     formed += 1;
                 } else {

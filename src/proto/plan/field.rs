@@ -1,6 +1,5 @@
 //! The nodes as the planner counts with them: indices instead of names, fair shares and bounds as slots.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::{NodeId, PlanNode};
@@ -56,6 +55,27 @@ impl<'a> Field<'a> {
         names.map(|n| n.and_then(|n| self.index.get(n).copied()).unwrap_or(NOBODY)).collect()
     }
 
+    /// How much a failure can take both at once: 0 = different zones, 1 = different hosts, 2 = neither.
+    pub fn domain(&self, a: u32, b: u32) -> u8 {
+        let (a, b) = (self.nodes[a as usize], self.nodes[b as usize]);
+        if !a.zone.is_empty() && !b.zone.is_empty() && a.zone != b.zone { 0 } else { 1 + u8::from(a.host == b.host) }
+    }
+
+    /// Whether there is more than one zone or host at all.
+    pub fn has_domains(&self) -> bool {
+        self.nodes.iter().any(|n| n.zone != self.nodes[0].zone || n.host != self.nodes[0].host)
+    }
+
+    /// The weight of a node's zone, in thousandths so that it can be sorted by; 0 without a zone.
+    pub fn zone_weight(&self, node: u32) -> u64 {
+        let zone = &self.nodes[node as usize].zone;
+        if zone.is_empty() {
+            return 0;
+        }
+        let of_zone = self.nodes.iter().zip(&self.weight).filter(|(n, _)| &n.zone == zone);
+        (of_zone.map(|(_, w)| w).sum::<f64>() * 1000.0) as u64
+    }
+
     /// How many slots each node has in a table.
     pub fn loads(&self, table: &[u32]) -> Vec<u32> {
         let mut loads = vec![0; self.len()];
@@ -98,8 +118,23 @@ pub(super) fn ceil(x: f64) -> u32 {
     (x - 1e-6).ceil().max(0.0) as u32
 }
 
-/// Orders by how full a node is relative to its share, fullest first, then by index.
-pub(super) fn fullest_first(a: (u32, f64, u32), b: (u32, f64, u32)) -> Ordering {
-    let fill = |(_, fair, load): (u32, f64, u32)| f64::from(load) / fair;
-    fill(b).total_cmp(&fill(a)).then(a.0.cmp(&b.0))
+/// Divides `sum` by weight, but gives nobody more than its `most`; what that leaves over goes to the others.
+pub(super) fn shares_below(weight: &[f64], most: &[f64], sum: f64) -> Vec<f64> {
+    let mut shares = vec![0.0; weight.len()];
+    let mut open: Vec<usize> = (0..weight.len()).filter(|&i| weight[i] > 0.0).collect();
+    let mut left = sum;
+    loop {
+        let total: f64 = open.iter().map(|&i| weight[i]).sum();
+        let (full, rest): (Vec<usize>, Vec<usize>) =
+            open.iter().partition(|&&i| left * weight[i] / total > most[i] + 1e-9);
+        if full.is_empty() {
+            open.iter().for_each(|&i| shares[i] = left * weight[i] / total);
+            return shares;
+        }
+        for i in full {
+            shares[i] = most[i];
+            left -= most[i];
+        }
+        open = rest;
+    }
 }

@@ -196,6 +196,7 @@ impl State {
         for slot in &mut self.cfg.slots {
             if slot.phase == Phase::Orphan && slot.last_holder.as_ref() == Some(node) {
                 slots::install(slot, cx.index, node, &[], None, &mut primaries);
+                slot.returned = true;
                 back += 1;
             }
         }

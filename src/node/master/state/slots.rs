@@ -153,6 +153,7 @@ pub fn install(
         cver: index,
         phase: Phase::Serving,
         clean: false,
+        returned: false,
         primary: Some(primary.clone()),
         insync: std::iter::once(primary).chain(backups).map(replica).collect(),
         learners: learner.into_iter().map(replica).collect(),
@@ -188,6 +189,7 @@ fn lead(slot: &mut SlotState, index: u64, node: Ref, primaries: &mut Primaries) 
     slot.phase = Phase::Serving;
     slot.handover_to = None;
     slot.clean = false;
+    slot.returned = false;
 }
 
 /// Chooses a new primary among the in-sync members, who must not be none: the handover's target, else not to be avoided,
