@@ -79,7 +79,7 @@ pub const MAX_CLIENTS: ErrorReply = ErrorReply::text("ERR max number of clients 
 
 /// `MOVED slot host:port`: the key's primary is elsewhere; nothing was applied.
 pub fn moved(out: &mut Reply<'_>, slot: Slot, addr: &str) {
-    out.error(&format!("MOVED {slot} {}", super::cluster::unbracketed(addr)));
+    out.error(&format!("MOVED {slot} {}", super::topology::unbracketed(addr)));
 }
 
 /// `ERR wrong number of arguments for 'get' command`.

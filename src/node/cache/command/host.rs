@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use super::cluster::ClusterView;
 use super::conn::ClientInfo;
 use super::error::ErrorReply;
 use super::slowlog::Slowlog;
+use super::topology::ClusterView;
 use crate::node::cache::store::{Now, Store};
 use crate::proto::slot::Slot;
 use crate::proto::stats::NodeStats;

@@ -31,16 +31,17 @@ pub mod server;
 pub mod slowlog;
 pub mod spec;
 pub mod string;
+pub mod topology;
 
 use std::sync::LazyLock;
 
-pub use cluster::ClusterView;
 pub use conn::{ClientInfo, ConnState, ReplyMode};
 pub use context::{ConnCtx, Keyed, KeyedFn, NodeCtx};
 pub use error::ErrorReply;
 pub use host::{CommandCount, Facts, Host, Settings};
 pub use slowlog::Slowlog;
 pub use spec::{CrossSlot, Kind, Spec, flag};
+pub use topology::ClusterView;
 
 use crate::proto::args::Args;
 
