@@ -18,7 +18,11 @@ fn up_tells_all_and_again_is_already_running() {
     let s = Sandbox::new();
     let first = s.up(&[]).exits(0);
     let port = s.base + 101;
-    for part in [format!("redis-cli -c -p {port}"), format!("export REDIS_URL=redis://127.0.0.1:{port}"), format!("127.0.0.1:{}", s.base + 1)] {
+    for part in [
+        format!("redis-cli -c -p {port}"),
+        format!("export REDIS_URL=redis://127.0.0.1:{port}"),
+        format!("127.0.0.1:{}", s.base + 1),
+    ] {
         assert!(first.out.contains(&part), "{part} is not in {}", first.out);
     }
     let before = s.pids("demo");
@@ -120,8 +124,7 @@ fn two_ups_at_once_end_well() {
             .unwrap()
     };
     let both = [spawn(), spawn()];
-    let docs: Vec<_> =
-        both.into_iter().map(|c| Ran::from(c.wait_with_output().unwrap()).exits(0).json()).collect();
+    let docs: Vec<_> = both.into_iter().map(|c| Ran::from(c.wait_with_output().unwrap()).exits(0).json()).collect();
     let started: usize = docs.iter().map(|d| d["started"].as_array().unwrap().len()).sum();
     assert_eq!(started, 6, "each process is started once: {docs:?}");
     let pids = s.pids("demo");
@@ -235,7 +238,10 @@ fn without_a_base_port_the_next_free_block_is_taken() {
 fn a_cluster_file_describes_a_cluster() {
     let s = Sandbox::new();
     let file = s.dir.path().join("c.toml");
-    let text = format!("name = 'filed'\nmasters = 1\nnodes = 2\nmemory = '32mb'\nbase_port = {}\nzones = ['a', 'b']\n", s.base);
+    let text = format!(
+        "name = 'filed'\nmasters = 1\nnodes = 2\nmemory = '32mb'\nbase_port = {}\nzones = ['a', 'b']\n",
+        s.base
+    );
     std::fs::write(&file, text).unwrap();
     let ran = s.run(&["up", "--config", &file.display().to_string(), "--wait", "60s"]).exits(0);
     assert!(ran.out.contains("filed"), "{}", ran.out);
@@ -275,7 +281,12 @@ fn ctrl_c_while_waiting_lets_go() {
     let (_, n1) = s.pids("demo").into_iter().find(|(id, _)| id == "n1").unwrap();
     signal(n1 as i32, Signal::STOP);
     wait_for("the pause to be seen", || (s.run(&["status"]).code == 3).then_some(()));
-    let child = s.command(&["up", "--base-port", &base, "--wait", "600s"]).process_group(0).stderr(Stdio::piped()).spawn().unwrap();
+    let child = s
+        .command(&["up", "--base-port", &base, "--wait", "600s"])
+        .process_group(0)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_for("up to be at work", || s.home("demo").join("lock").exists().then_some(()));
     // Once more until it is heard: the signal may come before `up` listens for it, and then it ends all the same.
     let mut child = child;
@@ -314,7 +325,12 @@ fn logs_are_merged_and_followed() {
     for who in ["m1 |", "n1 |", "n2 |"] {
         assert!(all.contains(who), "{all}");
     }
-    let stamps: Vec<&str> = all.lines().filter_map(|l| l.split(" | ").nth(1)).filter_map(|l| l.get(..27)).filter(|l| l.ends_with('Z')).collect();
+    let stamps: Vec<&str> = all
+        .lines()
+        .filter_map(|l| l.split(" | ").nth(1))
+        .filter_map(|l| l.get(..27))
+        .filter(|l| l.ends_with('Z'))
+        .collect();
     assert!(stamps.len() > 2);
     assert!(stamps.is_sorted(), "{stamps:?}");
     let one = s.run(&["logs", "n1", "--tail", "1"]).exits(0).out;
