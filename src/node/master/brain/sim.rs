@@ -8,9 +8,11 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
+use crate::node::master::entry::{Applied, OperationState};
 use crate::node::master::heartbeat::{DEAD_MS, SUSPECT_MS};
 use crate::node::master::report::{RaftFacts, status};
 use crate::node::master::state::tests::check_step;
+use crate::proto::control::{AddCacheServer, Complain, KeepAlive, LearnerReady};
 use crate::proto::id::{HomeId, Incarnation};
 use crate::proto::stats::NodeStats;
 use crate::proto::status::{Health, MasterStatus, NodeState};
@@ -543,7 +545,7 @@ fn a_killed_node_is_replaced_at_once_and_its_copies_are_rebuilt() {
     w.until("rebuild", |w| w.at_rest());
     assert_eq!(w.state.lost_total, 0);
     let op = w.state.operations.values().next().unwrap();
-    assert_eq!((op.state, op.slots_done), (crate::node::master::entry::OperationState::Done, op.slots_total));
+    assert_eq!((op.state, op.slots_done), (OperationState::Done, op.slots_total));
 }
 
 #[test]
