@@ -78,7 +78,7 @@ impl Now {
 
     /// The wall-clock point of a deadline (EXPIRETIME).
     pub fn wall_of(self, d: Deadline) -> i64 {
-        (d.0 as i128 + self.wall_ms as i128 - self.mono_ms as i128) as i64
+        (d.0 as i128 + self.wall_ms as i128 - self.mono_ms as i128).clamp(0, i64::MAX as i128) as i64
     }
 }
 
@@ -521,6 +521,12 @@ impl Store {
         let slot = Slot(*slots.get(evict::below(random.next(), slots.len()))?);
         let at = self.body(slot)?.table.pick(random.next() as u32)?;
         Some((slot, self.key(at)))
+    }
+
+    /// Whether a key is there and not past its deadline; changes nothing.
+    pub fn holds(&self, slot: Slot, key: &[u8], now: Now) -> bool {
+        let at = self.find(slot, self.hash(key), key);
+        at != NIL && self.deadline(at).is_none_or(|d| d.0 > now.mono_ms)
     }
 
     fn idle_ms(&self, at: u32) -> u64 {
