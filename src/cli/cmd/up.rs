@@ -69,8 +69,8 @@ pub async fn run(ctx: &Ctx, args: &UpArgs) -> CmdResult {
     let begun = Instant::now();
     let wish = wish(ctx, args)?;
     let home = Home::of(&wish.name)?;
-    let existed = home.dir.exists();
     let lock = Lock::take(&home.lock_path(), "up", &ctx.out)?;
+    let existed = home.holds_more_than_a_lock();
     let result = match home.create() {
         Ok(()) => bring_up(ctx, args, &wish, &home, begun).await,
         Err(e) => Err(e),

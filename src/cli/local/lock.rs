@@ -1,8 +1,8 @@
 //! One `up` or `down` at a time on one cluster.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -38,13 +38,16 @@ impl Lock {
         let start = Instant::now();
         let mut told = false;
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(|e| state::io_error("open", path, &e))?;
+            // Again each time: the holder before may have removed the directory too.
+            if let Some(dir) = path.parent() {
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+                made.map_err(|e| state::io_error("create", dir, &e))?;
+            }
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+            let file = match file {
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                file => file.map_err(|e| state::io_error("open", path, &e))?,
+            };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // The holder before may have removed the very file that was just locked: then it locks nobody out.
                 Ok(()) if same_file(&file, path) => {
