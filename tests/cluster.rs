@@ -77,9 +77,18 @@ impl Load {
 
 fn check_all(c: &Cluster, nodes: u16, acked: &HashMap<String, String>) {
     let mut client = Routed::new(addrs(c, nodes));
-    let lost: Vec<&String> =
-        acked.iter().filter(|(k, v)| client.get(k.as_bytes()).as_deref() != Some(v.as_bytes())).map(|(k, _)| k).collect();
-    assert!(lost.is_empty(), "{} of {} acknowledged writes are gone: {:?}", lost.len(), acked.len(), &lost[..lost.len().min(5)]);
+    let lost: Vec<&String> = acked
+        .iter()
+        .filter(|(k, v)| client.get(k.as_bytes()).as_deref() != Some(v.as_bytes()))
+        .map(|(k, _)| k)
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "{} of {} acknowledged writes are gone: {:?}",
+        lost.len(),
+        acked.len(),
+        &lost[..lost.len().min(5)]
+    );
 }
 
 /// Repetitions: once in CI; `CACHECTL_REPEAT=20` for the figures of the notes.
@@ -187,7 +196,8 @@ fn a_node_back_at_once_never_serves_its_empty_memory() {
         c.kill("n2");
         // `up` starts it again at once, under its id and from its directory.
         c.start(&[]);
-        let s = c.wait_status("n2 as a new life, all slots backed", |s| is_ok(s) && s["nodes"][1]["incarnation"] != old);
+        let s =
+            c.wait_status("n2 as a new life, all slots backed", |s| is_ok(s) && s["nodes"][1]["incarnation"] != old);
         assert_eq!(s["slots"]["lost_total"], 0);
         check_all(&c, 3, &acked);
     }

@@ -29,7 +29,7 @@ const SILENCE_MAX: Duration = Duration::from_millis(1000);
 /// How long a connect to a master may take.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// Between two tries, when no master leads.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(20);
 /// A member of `ack_set` that neither confirms nor renews its lease for so long is complained of (PROTOCOL 6).
 const STALL_MS: u64 = 2000;
 /// Slots in one LEARNER_READY: bounds the line.
@@ -235,7 +235,14 @@ impl Talk<'_> {
                     Some(to) if to != self.addr => Some(Next::Go(to)),
                     // Nobody leads, or not yet: another master may know more.
                     None if m.leader.is_none() => Some(Next::Leave),
-                    _ => None,
+                    _ => {
+                        // It is the one, but was not ready when asked.
+                        if !*self.registered {
+                            sleep(RETRY).await;
+                            self.register().await?;
+                        }
+                        None
+                    }
                 });
             }
             Message::Stop(order) => return self.stop(order).await,
@@ -321,7 +328,7 @@ impl Node {
             if !waits {
                 p.progress_ms.store(now_ms, Ordering::Relaxed);
             }
-            let unleased = now.ms_since(p.lease().until);
+            let unleased = now.ms_since(p.lease().until.max(p.made));
             let broken = p.broken.load(Ordering::Acquire);
             let stalled = if waits { quiet.max(unleased) } else { unleased };
             if (stalled >= STALL_MS || broken) && self.counts(&p.node) {

@@ -33,7 +33,7 @@ mod nodes;
 mod operations;
 mod slots;
 #[cfg(test)]
-mod tests;
+pub(in crate::node::master) mod tests;
 
 pub use nodes::MEMBERS_MAX;
 pub use slots::{Primaries, REPLICAS_MAX};

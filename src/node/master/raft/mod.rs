@@ -233,9 +233,11 @@ impl Consensus {
             .collect();
         let links = Arc::new(links);
         let network = Network::new(options.me.clone(), links.clone());
+        // On its own line: the state's lock must be free again while Raft replays the log into it.
+        let config = config(&shared.read().state.cluster, options.snapshot_every)?;
         let raft = Raft::new(
             options.me.clone(),
-            Arc::new(config(&shared.read().state.cluster, options.snapshot_every)?),
+            Arc::new(config),
             network,
             log.clone(),
             machine,
