@@ -83,7 +83,7 @@ impl Txn<'_> {
         let at = self.find(key)?;
         let store = &*self.store;
         Some(Meta {
-            len: store.value(at).len(),
+            len: store.heap.lens(store.entries[at].place()).1,
             deadline: store.deadline(at),
             idle_ms: store.idle_ms(at),
             cost: store.cost(at),
