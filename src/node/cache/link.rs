@@ -84,6 +84,15 @@ impl Link<'_> {
         let mut head: Vec<u8> = Vec::new();
         let mut clock = 0u64;
         let mut owed: Option<u64> = None;
+        // What came in one read with the greeting.
+        match self.take() {
+            Ok(Some(bytes)) => {
+                self.within(bytes);
+                owed = Some(bytes);
+            }
+            Ok(None) => {}
+            Err(e) => return e,
+        }
         loop {
             if self.peer.gone.load(Ordering::Acquire) {
                 return wire::refused("no member any more");
@@ -151,7 +160,7 @@ impl Link<'_> {
         }
     }
 
-    /// Takes what arrived; the last quota, if one came.
+    /// Reads what arrived; the last quota, if one came.
     fn read(&mut self, stream: &TcpStream) -> io::Result<Option<u64>> {
         match self.inbox.try_fill(stream) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
@@ -159,6 +168,11 @@ impl Link<'_> {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(e) => return Err(e),
         }
+        self.take()
+    }
+
+    /// Acts on the whole frames that were read; the last quota, if one came.
+    fn take(&mut self) -> io::Result<Option<u64>> {
         let (mut acked, mut quota) = (None, None);
         while let Some(f) = self.inbox.next().map_err(io::Error::other)? {
             match f {

@@ -321,6 +321,9 @@ impl Node {
 
     /// Tells peers what they may use: first those who get less; more is given only from what is free.
     pub fn settle_quotas(&self) {
+        if self.config.standalone {
+            return;
+        }
         let peers = self.peers();
         let mut held: u64 = peers.iter().map(|p| lock(&p.quota).held).sum();
         let own_target = self.own_quota.load(Ordering::Relaxed);

@@ -126,19 +126,16 @@ impl Shard {
             Serving::Wait => return Ran::Park,
             Serving::No => return Ran::Elsewhere,
         };
-        for _ in 0..EVICT_MAX {
+        let mut evicted = 0;
+        loop {
             self.fx.clear();
-            match command(self.store.txn(slot, turn.now, &mut self.fx)) {
-                Ok(()) => break,
-                Err(need) => {
-                    // A lazy expiry on the way is a change of its own.
-                    self.ship(slot);
-                    match self.evict(slot, need, turn) {
-                        Evicted::One => continue,
-                        Evicted::Nothing => return Ran::Oom,
-                        Evicted::NotYet => return Ran::Park,
-                    }
-                }
+            let Err(need) = command(self.store.txn(slot, turn.now, &mut self.fx)) else { break };
+            // A lazy expiry on the way is a change of its own.
+            self.ship(slot);
+            match self.evict(slot, need, turn) {
+                Evicted::One if evicted < EVICT_MAX => evicted += 1,
+                Evicted::NotYet => return Ran::Park,
+                Evicted::One | Evicted::Nothing => return Ran::Oom,
             }
         }
         let wrote = !self.fx.is_empty();
