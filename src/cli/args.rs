@@ -342,7 +342,13 @@ pub struct ServerArgs {
     #[arg(long, env = "CACHECTL_LOG_DIR", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub log_dir: Option<PathBuf>,
     /// What to log, as in `info` or `info,cachectl::node=debug`
-    #[arg(long, env = "CACHECTL_LOG", hide_env_values = true, value_name = "FILTER", default_value = "info,openraft=warn")]
+    #[arg(
+        long,
+        env = "CACHECTL_LOG",
+        hide_env_values = true,
+        value_name = "FILTER",
+        default_value = "info,openraft=warn"
+    )]
     pub log: String,
 }
 
