@@ -89,6 +89,8 @@ pub enum Command {
     Incr(KeyArg),
     /// Which slot a key is in, and who holds it
     Where(KeyArg),
+    /// What happened in the cluster, and who asked for it
+    Events(EventsArgs),
     /// Logs of all processes of a local cluster, merged by time
     Logs(LogsArgs),
     /// Run one master in the foreground
@@ -223,6 +225,17 @@ pub struct DelArgs {
     /// The keys
     #[arg(required = true)]
     pub keys: Vec<OsString>,
+}
+
+/// `events`
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Only what is younger than this
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub since: Option<Duration>,
+    /// Go on as things happen
+    #[arg(short, long)]
+    pub follow: bool,
 }
 
 /// `logs`

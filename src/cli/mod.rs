@@ -83,6 +83,7 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Ttl(a) => cmd::ttl::run(&ctx, &a).await,
                     Command::Incr(a) => cmd::incr::run(&ctx, &a).await,
                     Command::Where(a) => cmd::whereis::run(&ctx, &a).await,
+                    Command::Events(a) => cmd::events::run(&ctx, &a).await,
                     Command::Logs(a) => cmd::logs::run(&ctx, &a).await,
                     _ => Ok(Exit::Done),
                 }

@@ -88,7 +88,7 @@ fn what_is_missing_is_started_and_only_that() {
     for (_, pid) in &after {
         wait_for("the killed to be gone", || (!runs(*pid)).then_some(()));
     }
-    let ran = s.run(&["up", "--wait", "60s"]).exits(0);
+    let ran = s.run(&["up", "--wait", "120s"]).exits(0);
     assert!(ran.err.contains("were gone"), "{}", ran.err);
     let pids = s.pids("demo");
     s.run(&["down"]).exits(0);
@@ -117,7 +117,7 @@ fn two_ups_at_once_end_well() {
     let s = Sandbox::new();
     let base = s.base.to_string();
     let spawn = || {
-        s.command(&["up", "--base-port", &base, "--wait", "60s", "-o", "json"])
+        s.command(&["up", "--base-port", &base, "--wait", "120s", "-o", "json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -170,7 +170,7 @@ fn children_inherit_nothing_and_have_no_terminal() {
     let secret = s.dir.path().join("secret");
     std::fs::write(&secret, "x").unwrap();
     let line = format!(
-        "exec 9<'{}'; exec '{CACHECTL}' up --base-port {} --wait 60s --nodes 1 --masters 1",
+        "exec 9<'{}'; exec '{CACHECTL}' up --base-port {} --wait 120s --nodes 1 --masters 1",
         secret.display(),
         s.base
     );
@@ -206,7 +206,7 @@ fn two_clusters_live_side_by_side_and_down_asks_which() {
     let other = Sandbox::new();
     s.up(&["--name", "one", "--nodes", "1", "--masters", "1"]).exits(0);
     let base = other.base.to_string();
-    s.run(&["up", "--name", "two", "--base-port", &base, "--nodes", "1", "--masters", "1", "--wait", "60s"]).exits(0);
+    s.run(&["up", "--name", "two", "--base-port", &base, "--nodes", "1", "--masters", "1", "--wait", "120s"]).exits(0);
     let ls = s.run(&["ls", "-o", "json"]).exits(0).json();
     let names: Vec<&str> = ls.as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["one", "two"]);
@@ -226,8 +226,8 @@ fn two_clusters_live_side_by_side_and_down_asks_which() {
 #[test]
 fn without_a_base_port_the_next_free_block_is_taken() {
     let s = Sandbox::new();
-    s.run(&["up", "--name", "a", "--nodes", "1", "--masters", "1", "--wait", "60s"]).exits(0);
-    s.run(&["up", "--name", "b", "--nodes", "1", "--masters", "1", "--wait", "60s"]).exits(0);
+    s.run(&["up", "--name", "a", "--nodes", "1", "--masters", "1", "--wait", "120s"]).exits(0);
+    s.run(&["up", "--name", "b", "--nodes", "1", "--masters", "1", "--wait", "120s"]).exits(0);
     let ls = s.run(&["ls", "-o", "json"]).exits(0).json();
     let base = |i: usize| ls[i]["base_port"].as_u64().unwrap();
     assert!(base(1) >= base(0) + 200, "{ls}");
@@ -243,7 +243,7 @@ fn a_cluster_file_describes_a_cluster() {
         s.base
     );
     std::fs::write(&file, text).unwrap();
-    let ran = s.run(&["up", "--config", &file.display().to_string(), "--wait", "60s"]).exits(0);
+    let ran = s.run(&["up", "--config", &file.display().to_string(), "--wait", "120s"]).exits(0);
     assert!(ran.out.contains("filed"), "{}", ran.out);
     let status = s.run(&["status", "-o", "json"]).exits(0).json();
     assert_eq!(status["cluster"], "filed");
@@ -256,7 +256,7 @@ fn a_cluster_file_describes_a_cluster() {
 fn ctrl_c_in_the_foreground_is_down() {
     let s = Sandbox::new();
     let base = s.base.to_string();
-    let mut c = s.command(&["up", "--foreground", "--base-port", &base, "--wait", "60s"]);
+    let mut c = s.command(&["up", "--foreground", "--base-port", &base, "--wait", "120s"]);
     // A group of its own, as a terminal would give it, so that the signal reaches only this command.
     let child = c.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("the cluster to be ok", || (s.run(&["status", "--name", "demo"]).code == 0).then_some(()));
@@ -365,4 +365,9 @@ fn leadership_is_handed_over() {
     s.run(&["switchover", "--to", "m9"]).exits(1);
     s.run(&["switchover"]).exits(0);
     assert_ne!(leader(&s).as_deref(), Some(to));
+    // The history names who led, and every line is a document.
+    let history = s.run(&["events", "-o", "json"]).exits(0).out;
+    let events: Vec<serde_json::Value> = history.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(events.iter().any(|e| e["kind"] == "master-elected"), "{history}");
+    assert!(s.run(&["events", "--since", "1h"]).exits(0).out.lines().count() >= events.len());
 }

@@ -79,7 +79,7 @@ impl Sandbox {
     /// `up` on this sandbox's ports.
     pub fn up(&self, args: &[&str]) -> Ran {
         let base = self.base.to_string();
-        let mut all = vec!["up", "--base-port", &base, "--wait", "60s"];
+        let mut all = vec!["up", "--base-port", &base, "--wait", "120s"];
         all.extend_from_slice(args);
         self.run(&all)
     }

@@ -3,6 +3,7 @@
 pub mod context;
 pub mod del;
 pub mod down;
+pub mod events;
 pub mod foreground;
 pub mod get;
 pub mod incr;

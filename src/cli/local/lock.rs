@@ -30,11 +30,7 @@ pub struct Lock {
 
 impl Lock {
     /// Waits its turn. Blocks the thread: nothing else is to be done meanwhile.
-    pub fn take(path: &Path, command: &str, out: &Out) -> Result<Self, CliError> {
-        Self::take_within(path, command, out, LOCK_WAIT)
-    }
-
-    fn take_within(path: &Path, command: &str, out: &Out, within: Duration) -> Result<Self, CliError> {
+    pub fn take(path: &Path, command: &str, out: &Out, within: Duration) -> Result<Self, CliError> {
         let start = Instant::now();
         let mut told = false;
         loop {
@@ -107,14 +103,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let out = Out::new(Format::Table, Color::Never, true, false);
-        let first = Lock::take(&path, "up", &out).unwrap();
-        let e = Lock::take_within(&path, "down", &out, Duration::ZERO).unwrap_err();
+        let first = Lock::take(&path, "up", &out, LOCK_WAIT).unwrap();
+        let e = Lock::take(&path, "down", &out, Duration::ZERO).unwrap_err();
         let CliError::Failed(_, f) = e else { panic!() };
         assert!(f.message.contains("`cachectl up`"), "{f:?}");
         assert!(f.message.contains(&std::process::id().to_string()), "{f:?}");
         drop(first);
         assert!(!path.exists());
-        drop(Lock::take(&path, "down", &out).unwrap());
+        drop(Lock::take(&path, "down", &out, LOCK_WAIT).unwrap());
     }
 
     #[test]
@@ -127,7 +123,7 @@ mod tests {
                 s.spawn(|| {
                     let out = Out::new(Format::Table, Color::Never, true, false);
                     for _ in 0..20 {
-                        let lock = Lock::take_within(&path, "up", &out, Duration::from_secs(60)).unwrap();
+                        let lock = Lock::take(&path, "up", &out, Duration::from_secs(60)).unwrap();
                         assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                         std::thread::yield_now();
                         inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
