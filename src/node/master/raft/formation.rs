@@ -84,13 +84,9 @@ pub(super) async fn run(core: std::sync::Arc<Core>) {
         let on_record = core.shared.read(|r| r.homes.get(&core.me).copied());
         match on_record {
             // Once a leader is heard, or this master's turn to call for one has passed, elections go by their timers.
-            Some(home) if home == core.home => {
-                if kicked || core.leader().is_some() || started.elapsed() > BEGIN_AFTER {
-                    return;
-                }
-            }
-            Some(_) => core.refuse(),
-            None => {}
+            Some(home) if home != core.home => core.refuse(),
+            Some(_) if kicked || core.leader().is_some() || started.elapsed() > BEGIN_AFTER => return,
+            _ => {}
         }
         let answers = ask(&core).await;
         let gate = *core.gate.borrow();
@@ -212,7 +208,7 @@ mod tests {
 
     fn answer(blank: bool, leader: Option<&str>) -> HelloReply {
         let leader = leader.map(|id| LeaderId { term: 3, id: MasterId::new(id).unwrap() });
-        HelloReply { voters: Vec::new(), blank, open: !blank, leader, last_log: 0, applied: 0 }
+        HelloReply { voters: Vec::new(), blank, open: !blank, refused: false, leader, last_log: 0, applied: 0 }
     }
 
     #[test]

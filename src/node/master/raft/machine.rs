@@ -109,12 +109,15 @@ impl Shared {
     }
 }
 
+/// A snapshot that is on disk: what it covers, and its bytes.
+type Kept = (SnapshotMetaOf<TypeConfig>, Bytes);
+
 /// Applies entries; makes, takes and keeps snapshots. Clones share everything.
 #[derive(Clone)]
 pub struct Machine {
     shared: Shared,
     file: Arc<SnapshotFile>,
-    current: Arc<Mutex<Option<(SnapshotMetaOf<TypeConfig>, Bytes)>>>,
+    current: Arc<Mutex<Option<Kept>>>,
 }
 
 impl Machine {

@@ -293,6 +293,12 @@ impl Consensus {
         &self.core.links
     }
 
+    /// Asks another master how it is.
+    pub async fn hello(&self, to: &MasterId, within: Duration) -> Option<HelloReply> {
+        let hello = Hello { voters: self.core.voters() };
+        self.core.links.get(to)?.call(HELLO, hello, within).await.ok()
+    }
+
     /// Waits until all that was committed before this call is applied here. Only a leader can say so.
     pub async fn barrier(&self, within: Duration) -> Result<(), ProposeError> {
         match timeout(within, self.core.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
@@ -327,12 +333,7 @@ impl Consensus {
             return Ok(leader);
         }
         // openraft's leader stops accepting entries once it was told to hand over, whether or not anybody takes over.
-        let hello = Hello { voters: self.core.voters() };
-        let alive = match self.core.links.get(&target) {
-            Some(link) => link.call::<_, HelloReply>(HELLO, hello, SUCCESSOR_WITHIN).await,
-            None => return Err(TransferError::NoSuchMaster(target.to_string())),
-        };
-        if !alive.is_ok_and(|a| a.open) {
+        if !self.hello(&target, SUCCESSOR_WITHIN).await.is_some_and(|a| a.open) {
             return Err(TransferError::NoCandidate);
         }
         self.core.raft.trigger().transfer_leader(target).await.map_err(|_| TransferError::Stopped)?;
@@ -581,6 +582,7 @@ impl Core {
             voters: self.voters(),
             blank: self.blank(),
             open: status.gate == Gate::Open,
+            refused: status.gate == Gate::Refused,
             leader: status.leader,
             last_log: status.last_log,
             applied: status.applied,

@@ -77,6 +77,9 @@ pub struct HelloReply {
     pub blank: bool,
     /// It votes.
     pub open: bool,
+    /// It never will, with the directory it has.
+    #[serde(default)]
+    pub refused: bool,
     /// Who leads, if it hears a leader.
     pub leader: Option<LeaderId>,
     /// Last index in its log.
@@ -161,7 +164,10 @@ impl Peer {
         let text = std::str::from_utf8(&snapshot.snapshot).map_err(not_text)?;
         let mut offset = 0;
         loop {
-            let end = text.floor_char_boundary(offset + SNAPSHOT_PIECE);
+            let mut end = (offset + SNAPSHOT_PIECE).min(text.len());
+            while !text.is_char_boundary(end) {
+                end -= 1;
+            }
             let piece = SnapshotPiece {
                 vote: vote.clone(),
                 meta: snapshot.meta.clone(),
