@@ -2,6 +2,10 @@
 //!
 //! Arrows run one way: `proto ← node`, `proto ← tui`, `{proto, node, tui} ← cli ← main`.
 
+// Lets files that unit tests and integration tests share say `cachectl::` in both.
+#[cfg(test)]
+extern crate self as cachectl;
+
 pub mod cli;
 pub mod node;
 pub mod proto;

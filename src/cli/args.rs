@@ -89,6 +89,8 @@ pub enum Command {
     Incr(KeyArg),
     /// Which slot a key is in, and who holds it
     Where(KeyArg),
+    /// What happened in the cluster, and who asked for it
+    Events(EventsArgs),
     /// Logs of all processes of a local cluster, merged by time
     Logs(LogsArgs),
     /// Run one master in the foreground
@@ -225,6 +227,17 @@ pub struct DelArgs {
     pub keys: Vec<OsString>,
 }
 
+/// `events`
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Only what is younger than this
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub since: Option<Duration>,
+    /// Go on as things happen
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
 /// `logs`
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
@@ -342,7 +355,13 @@ pub struct ServerArgs {
     #[arg(long, env = "CACHECTL_LOG_DIR", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub log_dir: Option<PathBuf>,
     /// What to log, as in `info` or `info,cachectl::node=debug`
-    #[arg(long, env = "CACHECTL_LOG", hide_env_values = true, value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "CACHECTL_LOG",
+        hide_env_values = true,
+        value_name = "FILTER",
+        default_value = "info,openraft=warn"
+    )]
     pub log: String,
 }
 

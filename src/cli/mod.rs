@@ -77,6 +77,13 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Down(a) => cmd::down::run(&ctx, &a).await,
                     Command::Status(a) => cmd::status::run(&ctx, &a).await,
                     Command::Switchover(a) => cmd::switchover::run(&ctx, &a).await,
+                    Command::Get(a) => cmd::get::run(&ctx, &a).await,
+                    Command::Set(a) => cmd::set::run(&ctx, &a).await,
+                    Command::Del(a) => cmd::del::run(&ctx, &a).await,
+                    Command::Ttl(a) => cmd::ttl::run(&ctx, &a).await,
+                    Command::Incr(a) => cmd::incr::run(&ctx, &a).await,
+                    Command::Where(a) => cmd::whereis::run(&ctx, &a).await,
+                    Command::Events(a) => cmd::events::run(&ctx, &a).await,
                     Command::Logs(a) => cmd::logs::run(&ctx, &a).await,
                     _ => Ok(Exit::Done),
                 }

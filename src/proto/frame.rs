@@ -331,13 +331,7 @@ pub fn take(buf: &[u8]) -> Result<Option<(Frame<'_>, usize)>, BadFrame> {
             let (link_seq, stream) = (c.u64()?, c.stream()?);
             Frame::Chunk { link_seq, stream, effects: std::mem::take(&mut c.0) }
         }
-        12 => Frame::End {
-            link_seq: c.u64()?,
-            stream: c.stream()?,
-            seq: c.u64()?,
-            count: c.u64()?,
-            digest: c.u64()?,
-        },
+        12 => Frame::End { link_seq: c.u64()?, stream: c.stream()?, seq: c.u64()?, count: c.u64()?, digest: c.u64()? },
         13 => Frame::Ack { link_seq: c.u64()? },
         14 => {
             let (link_seq, tag, n) = (c.u64()?, c.u64()?, c.u64()?);

@@ -18,7 +18,11 @@ fn up_tells_all_and_again_is_already_running() {
     let s = Sandbox::new();
     let first = s.up(&[]).exits(0);
     let port = s.base + 101;
-    for part in [format!("redis-cli -c -p {port}"), format!("export REDIS_URL=redis://127.0.0.1:{port}"), format!("127.0.0.1:{}", s.base + 1)] {
+    for part in [
+        format!("redis-cli -c -p {port}"),
+        format!("export REDIS_URL=redis://127.0.0.1:{port}"),
+        format!("127.0.0.1:{}", s.base + 1),
+    ] {
         assert!(first.out.contains(&part), "{part} is not in {}", first.out);
     }
     let before = s.pids("demo");
@@ -84,7 +88,7 @@ fn what_is_missing_is_started_and_only_that() {
     for (_, pid) in &after {
         wait_for("the killed to be gone", || (!runs(*pid)).then_some(()));
     }
-    let ran = s.run(&["up", "--wait", "60s"]).exits(0);
+    let ran = s.run(&["up", "--wait", "120s"]).exits(0);
     assert!(ran.err.contains("were gone"), "{}", ran.err);
     let pids = s.pids("demo");
     s.run(&["down"]).exits(0);
@@ -113,15 +117,14 @@ fn two_ups_at_once_end_well() {
     let s = Sandbox::new();
     let base = s.base.to_string();
     let spawn = || {
-        s.command(&["up", "--base-port", &base, "--wait", "60s", "-o", "json"])
+        s.command(&["up", "--base-port", &base, "--wait", "120s", "-o", "json"])
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap()
     };
     let both = [spawn(), spawn()];
-    let docs: Vec<_> =
-        both.into_iter().map(|c| Ran::from(c.wait_with_output().unwrap()).exits(0).json()).collect();
+    let docs: Vec<_> = both.into_iter().map(|c| Ran::from(c.wait_with_output().unwrap()).exits(0).json()).collect();
     let started: usize = docs.iter().map(|d| d["started"].as_array().unwrap().len()).sum();
     assert_eq!(started, 6, "each process is started once: {docs:?}");
     let pids = s.pids("demo");
@@ -167,7 +170,7 @@ fn children_inherit_nothing_and_have_no_terminal() {
     let secret = s.dir.path().join("secret");
     std::fs::write(&secret, "x").unwrap();
     let line = format!(
-        "exec 9<'{}'; exec '{CACHECTL}' up --base-port {} --wait 60s --nodes 1 --masters 1",
+        "exec 9<'{}'; exec '{CACHECTL}' up --base-port {} --wait 120s --nodes 1 --masters 1",
         secret.display(),
         s.base
     );
@@ -203,7 +206,7 @@ fn two_clusters_live_side_by_side_and_down_asks_which() {
     let other = Sandbox::new();
     s.up(&["--name", "one", "--nodes", "1", "--masters", "1"]).exits(0);
     let base = other.base.to_string();
-    s.run(&["up", "--name", "two", "--base-port", &base, "--nodes", "1", "--masters", "1", "--wait", "60s"]).exits(0);
+    s.run(&["up", "--name", "two", "--base-port", &base, "--nodes", "1", "--masters", "1", "--wait", "120s"]).exits(0);
     let ls = s.run(&["ls", "-o", "json"]).exits(0).json();
     let names: Vec<&str> = ls.as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["one", "two"]);
@@ -223,8 +226,8 @@ fn two_clusters_live_side_by_side_and_down_asks_which() {
 #[test]
 fn without_a_base_port_the_next_free_block_is_taken() {
     let s = Sandbox::new();
-    s.run(&["up", "--name", "a", "--nodes", "1", "--masters", "1", "--wait", "60s"]).exits(0);
-    s.run(&["up", "--name", "b", "--nodes", "1", "--masters", "1", "--wait", "60s"]).exits(0);
+    s.run(&["up", "--name", "a", "--nodes", "1", "--masters", "1", "--wait", "120s"]).exits(0);
+    s.run(&["up", "--name", "b", "--nodes", "1", "--masters", "1", "--wait", "120s"]).exits(0);
     let ls = s.run(&["ls", "-o", "json"]).exits(0).json();
     let base = |i: usize| ls[i]["base_port"].as_u64().unwrap();
     assert!(base(1) >= base(0) + 200, "{ls}");
@@ -235,9 +238,12 @@ fn without_a_base_port_the_next_free_block_is_taken() {
 fn a_cluster_file_describes_a_cluster() {
     let s = Sandbox::new();
     let file = s.dir.path().join("c.toml");
-    let text = format!("name = 'filed'\nmasters = 1\nnodes = 2\nmemory = '32mb'\nbase_port = {}\nzones = ['a', 'b']\n", s.base);
+    let text = format!(
+        "name = 'filed'\nmasters = 1\nnodes = 2\nmemory = '32mb'\nbase_port = {}\nzones = ['a', 'b']\n",
+        s.base
+    );
     std::fs::write(&file, text).unwrap();
-    let ran = s.run(&["up", "--config", &file.display().to_string(), "--wait", "60s"]).exits(0);
+    let ran = s.run(&["up", "--config", &file.display().to_string(), "--wait", "120s"]).exits(0);
     assert!(ran.out.contains("filed"), "{}", ran.out);
     let status = s.run(&["status", "-o", "json"]).exits(0).json();
     assert_eq!(status["cluster"], "filed");
@@ -250,7 +256,7 @@ fn a_cluster_file_describes_a_cluster() {
 fn ctrl_c_in_the_foreground_is_down() {
     let s = Sandbox::new();
     let base = s.base.to_string();
-    let mut c = s.command(&["up", "--foreground", "--base-port", &base, "--wait", "60s"]);
+    let mut c = s.command(&["up", "--foreground", "--base-port", &base, "--wait", "120s"]);
     // A group of its own, as a terminal would give it, so that the signal reaches only this command.
     let child = c.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     wait_for("the cluster to be ok", || (s.run(&["status", "--name", "demo"]).code == 0).then_some(()));
@@ -275,7 +281,12 @@ fn ctrl_c_while_waiting_lets_go() {
     let (_, n1) = s.pids("demo").into_iter().find(|(id, _)| id == "n1").unwrap();
     signal(n1 as i32, Signal::STOP);
     wait_for("the pause to be seen", || (s.run(&["status"]).code == 3).then_some(()));
-    let child = s.command(&["up", "--base-port", &base, "--wait", "600s"]).process_group(0).stderr(Stdio::piped()).spawn().unwrap();
+    let child = s
+        .command(&["up", "--base-port", &base, "--wait", "600s"])
+        .process_group(0)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     wait_for("up to be at work", || s.home("demo").join("lock").exists().then_some(()));
     // Once more until it is heard: the signal may come before `up` listens for it, and then it ends all the same.
     let mut child = child;
@@ -314,7 +325,12 @@ fn logs_are_merged_and_followed() {
     for who in ["m1 |", "n1 |", "n2 |"] {
         assert!(all.contains(who), "{all}");
     }
-    let stamps: Vec<&str> = all.lines().filter_map(|l| l.split(" | ").nth(1)).filter_map(|l| l.get(..27)).filter(|l| l.ends_with('Z')).collect();
+    let stamps: Vec<&str> = all
+        .lines()
+        .filter_map(|l| l.split(" | ").nth(1))
+        .filter_map(|l| l.get(..27))
+        .filter(|l| l.ends_with('Z'))
+        .collect();
     assert!(stamps.len() > 2);
     assert!(stamps.is_sorted(), "{stamps:?}");
     let one = s.run(&["logs", "n1", "--tail", "1"]).exits(0).out;
@@ -349,4 +365,9 @@ fn leadership_is_handed_over() {
     s.run(&["switchover", "--to", "m9"]).exits(1);
     s.run(&["switchover"]).exits(0);
     assert_ne!(leader(&s).as_deref(), Some(to));
+    // The history names who led, and every line is a document.
+    let history = s.run(&["events", "-o", "json"]).exits(0).out;
+    let events: Vec<serde_json::Value> = history.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(events.iter().any(|e| e["kind"] == "master-elected"), "{history}");
+    assert!(s.run(&["events", "--since", "1h"]).exits(0).out.lines().count() >= events.len());
 }

@@ -34,8 +34,8 @@ impl Ran {
 
     /// stderr is an error document: its code, message and hint.
     pub fn error(&self) -> (String, String, String) {
-        let doc: Json =
-            serde_json::from_str(self.err.lines().last().unwrap_or_default()).unwrap_or_else(|e| panic!("{e}: {}", self.err));
+        let doc: Json = serde_json::from_str(self.err.lines().last().unwrap_or_default())
+            .unwrap_or_else(|e| panic!("{e}: {}", self.err));
         let field = |name: &str| {
             let text = doc["error"][name].as_str().unwrap_or_else(|| panic!("no {name} in {doc}"));
             assert!(!text.is_empty(), "{doc}");
@@ -79,7 +79,7 @@ impl Sandbox {
     /// `up` on this sandbox's ports.
     pub fn up(&self, args: &[&str]) -> Ran {
         let base = self.base.to_string();
-        let mut all = vec!["up", "--base-port", &base, "--wait", "60s"];
+        let mut all = vec!["up", "--base-port", &base, "--wait", "120s"];
         all.extend_from_slice(args);
         self.run(&all)
     }
@@ -117,7 +117,11 @@ impl Sandbox {
             .into_iter()
             .filter(|f| {
                 let name = f.file_name().unwrap().to_string_lossy().into_owned();
-                name == "cluster.json" || name.contains("lock") || name.contains("pid") || name.contains("sock") || name.contains("tmp")
+                name == "cluster.json"
+                    || name.contains("lock")
+                    || name.contains("pid")
+                    || name.contains("sock")
+                    || name.contains("tmp")
             })
             .collect();
         assert!(left.is_empty(), "left behind: {left:?}");

@@ -16,7 +16,10 @@ fn subcommands(s: &Sandbox) -> Vec<String> {
 fn every_command_has_help_and_takes_the_global_flags() {
     let s = Sandbox::new();
     let all = subcommands(&s);
-    for known in ["up", "down", "ls", "context", "status", "tui", "get", "set", "del", "ttl", "incr", "where", "logs", "master", "node"] {
+    for known in [
+        "up", "down", "ls", "context", "status", "tui", "get", "set", "del", "ttl", "incr", "where", "logs", "master",
+        "node",
+    ] {
         assert!(all.iter().any(|c| c == known), "{known} is not in {all:?}");
     }
     for command in &all {
@@ -107,8 +110,15 @@ fn a_reader_that_goes_away_is_no_failure_a_full_disk_is() {
     for line in [&["--help"][..], &["up", "--help"], &["ls", "-o", "json"], &[]] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
-        let ran: crate::sandbox::Ran =
-            s.command(line).stdout(Stdio::from(writer)).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap().into();
+        let ran: crate::sandbox::Ran = s
+            .command(line)
+            .stdout(Stdio::from(writer))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+            .wait_with_output()
+            .unwrap()
+            .into();
         assert!(ran.err.is_empty(), "{line:?}: {}", ran.err);
         ran.exits(0);
     }

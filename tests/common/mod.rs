@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
+pub mod resp;
+pub mod tool;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

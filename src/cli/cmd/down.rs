@@ -8,7 +8,7 @@ use super::Ctx;
 use crate::cli::args::DownArgs;
 use crate::cli::context::{self, Said};
 use crate::cli::error::{CliError, CmdResult, Exit};
-use crate::cli::local::lock::Lock;
+use crate::cli::local::lock::{LOCK_WAIT, Lock};
 use crate::cli::local::state::{Home, io_error};
 use crate::cli::local::stop;
 
@@ -31,15 +31,12 @@ pub async fn run(ctx: &Ctx, args: &DownArgs) -> CmdResult {
                 .hint(format!("say which one: `cachectl down --name {}`", running[0])));
         }
         if home.dir.exists() {
-            ctx.out.say(&format!(
-                "cluster {} it is ({})",
-                home.name,
-                match t.said {
-                    Said::File => "from the configuration file",
-                    Said::Context => "from the context",
-                    _ => "by default",
-                }
-            ));
+            let why = match t.said {
+                Said::File => "the configuration file names it",
+                Said::Context => "it is the context",
+                _ => "no other is named",
+            };
+            ctx.out.say(&format!("stopping cluster {} ({why})", home.name));
         }
     }
     if !home.dir.exists() {
@@ -50,7 +47,7 @@ pub async fn run(ctx: &Ctx, args: &DownArgs) -> CmdResult {
 
 /// Stops a cluster that has a directory, and with `purge` removes that.
 pub async fn stop(ctx: &Ctx, home: &Home, purge: bool) -> CmdResult {
-    let lock = Lock::take(&home.lock_path(), "down", &ctx.out)?;
+    let lock = Lock::take(&home.lock_path(), "down", &ctx.out, LOCK_WAIT)?;
     let running = home.running()?;
     let stopped = stop::stop(home, &running, &ctx.out).await?;
     if ctx.out.verbose {

@@ -1,16 +1,24 @@
 //! One file a command.
 
 pub mod context;
+pub mod del;
 pub mod down;
+pub mod events;
 pub mod foreground;
+pub mod get;
+pub mod incr;
+pub mod kv;
 pub mod logs;
 pub mod ls;
 pub mod master;
 pub mod node;
 pub mod server;
+pub mod set;
 pub mod status;
 pub mod switchover;
+pub mod ttl;
 pub mod up;
+pub mod whereis;
 
 use super::context::{Said, Target};
 use super::error::CliError;

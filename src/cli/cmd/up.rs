@@ -13,7 +13,7 @@ use crate::cli::context::{self, DEFAULT_NAME, Said};
 use crate::cli::error::{CliError, CmdResult, Exit};
 use crate::cli::link;
 use crate::cli::local::inherit;
-use crate::cli::local::lock::Lock;
+use crate::cli::local::lock::{LOCK_WAIT, Lock};
 use crate::cli::local::ports::{self, Claim};
 use crate::cli::local::spawn::{self, Spawned};
 use crate::cli::local::state::{Home, Member, Members, Role, Running};
@@ -69,8 +69,9 @@ pub async fn run(ctx: &Ctx, args: &UpArgs) -> CmdResult {
     let begun = Instant::now();
     let wish = wish(ctx, args)?;
     let home = Home::of(&wish.name)?;
-    let existed = home.dir.exists();
-    let lock = Lock::take(&home.lock_path(), "up", &ctx.out)?;
+    // An `up` before this one may take its whole wait, and then there is nothing left to do.
+    let lock = Lock::take(&home.lock_path(), "up", &ctx.out, args.wait.max(LOCK_WAIT))?;
+    let existed = home.holds_more_than_a_lock();
     let result = match home.create() {
         Ok(()) => bring_up(ctx, args, &wish, &home, begun).await,
         Err(e) => Err(e),

@@ -1,8 +1,8 @@
 //! One `up` or `down` at a time on one cluster.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -30,21 +30,20 @@ pub struct Lock {
 
 impl Lock {
     /// Waits its turn. Blocks the thread: nothing else is to be done meanwhile.
-    pub fn take(path: &Path, command: &str, out: &Out) -> Result<Self, CliError> {
-        Self::take_within(path, command, out, LOCK_WAIT)
-    }
-
-    fn take_within(path: &Path, command: &str, out: &Out, within: Duration) -> Result<Self, CliError> {
+    pub fn take(path: &Path, command: &str, out: &Out, within: Duration) -> Result<Self, CliError> {
         let start = Instant::now();
         let mut told = false;
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .open(path)
-                .map_err(|e| state::io_error("open", path, &e))?;
+            // Again each time: the holder before may have removed the directory too.
+            if let Some(dir) = path.parent() {
+                let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+                made.map_err(|e| state::io_error("create", dir, &e))?;
+            }
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+            let file = match file {
+                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                file => file.map_err(|e| state::io_error("open", path, &e))?,
+            };
             match flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 // The holder before may have removed the very file that was just locked: then it locks nobody out.
                 Ok(()) if same_file(&file, path) => {
@@ -104,14 +103,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let out = Out::new(Format::Table, Color::Never, true, false);
-        let first = Lock::take(&path, "up", &out).unwrap();
-        let e = Lock::take_within(&path, "down", &out, Duration::ZERO).unwrap_err();
+        let first = Lock::take(&path, "up", &out, LOCK_WAIT).unwrap();
+        let e = Lock::take(&path, "down", &out, Duration::ZERO).unwrap_err();
         let CliError::Failed(_, f) = e else { panic!() };
         assert!(f.message.contains("`cachectl up`"), "{f:?}");
         assert!(f.message.contains(&std::process::id().to_string()), "{f:?}");
         drop(first);
         assert!(!path.exists());
-        drop(Lock::take(&path, "down", &out).unwrap());
+        drop(Lock::take(&path, "down", &out, LOCK_WAIT).unwrap());
     }
 
     #[test]
@@ -124,7 +123,7 @@ mod tests {
                 s.spawn(|| {
                     let out = Out::new(Format::Table, Color::Never, true, false);
                     for _ in 0..20 {
-                        let lock = Lock::take_within(&path, "up", &out, Duration::from_secs(60)).unwrap();
+                        let lock = Lock::take(&path, "up", &out, Duration::from_secs(60)).unwrap();
                         assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                         std::thread::yield_now();
                         inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);

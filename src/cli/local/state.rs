@@ -225,6 +225,12 @@ impl Home {
         Ok(())
     }
 
+    /// Whether anything but the lock of a command at work is in the directory.
+    pub fn holds_more_than_a_lock(&self) -> bool {
+        let lock = self.lock_path();
+        fs::read_dir(&self.dir).is_ok_and(|mut all| all.any(|e| e.is_ok_and(|e| e.path() != lock)))
+    }
+
     /// Which command is at work.
     pub fn lock_path(&self) -> PathBuf {
         self.dir.join("lock")

@@ -65,7 +65,7 @@ impl Waiter {
     /// How far it is, on one line.
     pub fn progress(&self) -> String {
         let Some(s) = &self.last else {
-            return format!("waiting for the first of {} masters", self.masters);
+            return "waiting for a master to answer".to_owned();
         };
         let up = self.nodes.len() - self.absent(s).len();
         let alive = s.masters.iter().filter(|m| m.alive).count();

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::node::Node;
@@ -29,9 +29,11 @@ const SILENCE_MAX: Duration = Duration::from_millis(1000);
 /// How long a connect to a master may take.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// Between two tries, when no master leads.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(20);
 /// A member of `ack_set` that neither confirms nor renews its lease for so long is complained of (PROTOCOL 6).
 const STALL_MS: u64 = 2000;
+/// Slots that become ready are gathered for so long: thousands do at once while a node is rebuilt.
+const READY_EVERY: Duration = Duration::from_millis(20);
 /// Slots in one LEARNER_READY: bounds the line.
 const READY_MAX: usize = 8192;
 
@@ -141,6 +143,7 @@ impl Talk<'_> {
         let mut tick = interval(BEAT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        let mut report_at = None;
         if !*self.registered {
             self.register().await?;
         }
@@ -172,7 +175,11 @@ impl Talk<'_> {
                     }
                 }
                 () = node.behind.notified() => self.pull().await?,
-                () = node.ready.notified() => self.report_ready().await?,
+                () = node.ready.notified(), if report_at.is_none() => report_at = Some(Instant::now() + READY_EVERY),
+                () = sleep_until(report_at.unwrap_or(heard)), if report_at.is_some() => {
+                    report_at = None;
+                    self.report_ready().await?;
+                }
             }
         }
     }
@@ -227,7 +234,6 @@ impl Talk<'_> {
             }
             Message::RefreshIp(RefreshIp { view: Some(view), .. }) => {
                 self.node.absorb(&view);
-                self.report_ready().await?;
             }
             Message::RefreshMaster(m) => {
                 let to = self.masters.learn(&m);
@@ -235,7 +241,14 @@ impl Talk<'_> {
                     Some(to) if to != self.addr => Some(Next::Go(to)),
                     // Nobody leads, or not yet: another master may know more.
                     None if m.leader.is_none() => Some(Next::Leave),
-                    _ => None,
+                    _ => {
+                        // It is the one, but was not ready when asked.
+                        if !*self.registered {
+                            sleep(RETRY).await;
+                            self.register().await?;
+                        }
+                        None
+                    }
                 });
             }
             Message::Stop(order) => return self.stop(order).await,
@@ -321,7 +334,7 @@ impl Node {
             if !waits {
                 p.progress_ms.store(now_ms, Ordering::Relaxed);
             }
-            let unleased = now.ms_since(p.lease().until);
+            let unleased = now.ms_since(p.lease().until.max(p.made));
             let broken = p.broken.load(Ordering::Acquire);
             let stalled = if waits { quiet.max(unleased) } else { unleased };
             if (stalled >= STALL_MS || broken) && self.counts(&p.node) {

@@ -84,8 +84,7 @@ impl Clients {
 
     /// Ends those for which `which` holds; how many.
     pub fn kill(&self, now_ms: u64, which: &dyn Fn(&ClientInfo) -> bool) -> usize {
-        let doomed: Vec<Arc<Client>> =
-            lock(&self.all).values().filter(|c| which(&c.info(now_ms))).cloned().collect();
+        let doomed: Vec<Arc<Client>> = lock(&self.all).values().filter(|c| which(&c.info(now_ms))).cloned().collect();
         for c in &doomed {
             c.kill.store(true, Ordering::Release);
             c.waiter.notify.notify_one();

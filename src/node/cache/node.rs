@@ -246,8 +246,7 @@ impl Node {
             for s in (n..SLOTS).step_by(self.shards.len()).filter(|&s| new.slots[s].cver != old_cver(&old, s)) {
                 let slot = Slot(s as u16);
                 let was = shard.slot(slot).rank();
-                let change =
-                    shard.reconfigure(slot, &new.slots[s], &self.me, now, promised, |r| self.peer(r, &new));
+                let change = shard.reconfigure(slot, &new.slots[s], &self.me, now, promised, |r| self.peer(r, &new));
                 let is = shard.slot(slot).rank();
                 gained += u32::from(is == Rank::Primary && was != Rank::Primary);
                 lost += u32::from(is != Rank::Primary && was == Rank::Primary);

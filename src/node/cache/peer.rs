@@ -175,6 +175,8 @@ pub struct Peer {
     pub addr: String,
     /// The group its slots are accounted in (`Role::Primary { backed_at }`); 0 is "no backup".
     pub group: u8,
+    /// When this handle was made: no lease can be missed before.
+    pub made: Mono,
     lease_until: AtomicU64,
     lease_cfg: AtomicU64,
     promised_until: AtomicU64,
@@ -226,6 +228,7 @@ impl Peer {
             node,
             addr,
             group,
+            made: Mono::now(),
             lease_until: AtomicU64::new(0),
             lease_cfg: AtomicU64::new(0),
             promised_until: AtomicU64::new(0),

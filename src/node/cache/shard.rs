@@ -318,9 +318,10 @@ impl Shard {
         let repl = &self.slots[stream.slot.ix()];
         let alive = repl.pterm() == stream.pterm
             && repl.rank() == Rank::Primary
-            && repl.targets().iter().any(|t| {
-                t.node == peer.node && t.since == stream.since && t.stage == Stage::Copying && !t.broken
-            });
+            && repl
+                .targets()
+                .iter()
+                .any(|t| t.node == peer.node && t.since == stream.since && t.stage == Stage::Copying && !t.broken);
         if !alive {
             return None;
         }

@@ -528,7 +528,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
 
     fn retarget(&mut self, new: &SlotState, me: &Ref, peer: &mut impl FnMut(&Ref) -> P) {
         let mut old = std::mem::take(&mut self.targets);
-        let members = new.insync.iter().map(|r| (r, Stage::Live)).chain(new.learners.iter().map(|r| (r, Stage::Wanted)));
+        let members =
+            new.insync.iter().map(|r| (r, Stage::Live)).chain(new.learners.iter().map(|r| (r, Stage::Wanted)));
         for (r, fresh) in members.filter(|(r, _)| &r.node != me) {
             let known = old.iter().position(|t| t.node == r.node && t.since == r.since);
             let mut target = match known {

@@ -107,12 +107,7 @@ pub struct Greeting {
 }
 
 /// Waits for HELLO and checks that this life of this cluster is meant; answers UNWELCOME otherwise.
-pub async fn greet(
-    stream: &mut TcpStream,
-    inbox: &mut Inbox,
-    me: &Ref,
-    cluster: ClusterId,
-) -> io::Result<Greeting> {
+pub async fn greet(stream: &mut TcpStream, inbox: &mut Inbox, me: &Ref, cluster: ClusterId) -> io::Result<Greeting> {
     stream.set_nodelay(true)?;
     let hello = timeout(GREETING_MAX, async {
         loop {

@@ -653,6 +653,17 @@ mod tests {
         assert_eq!(c.get(free.as_bytes()).await.unwrap_err().code(), Some("CLUSTERDOWN"));
     }
 
+    /// Callers spawn them.
+    #[test]
+    fn futures_are_send() {
+        fn is_send(_: impl Send) {}
+        let mut c = patient(&[]);
+        is_send(c.get(b"k"));
+        is_send(c.slot_map());
+        let mut masters = crate::proto::net::client::MasterClient::new("t", [], Default::default());
+        is_send(masters.request(&crate::proto::control::Message::Ok(Default::default()), Repeat::Safe));
+    }
+
     #[test]
     fn hostile_slot_tables_are_refused() {
         let NodeSay::Reply(good) = slots(&[(0, 16383, "h:1")]) else { panic!() };

@@ -138,12 +138,18 @@ fn memory(value: &[u8]) -> Option<u64> {
 
 fn get(c: &mut NodeCtx<'_, '_>) -> Result<(), ErrorReply> {
     let (settings, view) = (c.host.settings(), c.host.cluster());
-    let patterns = || c.args.iter_from(2);
-    let hits: Vec<_> =
-        PARAMS.iter().filter(|(name, _)| patterns().any(|p| glob::matches_nocase(p, name.as_bytes()))).collect();
+    let args = c.args;
+    // As in Redis, a parameter that is asked for by name is told under the name as it was written.
+    let hits: Vec<_> = PARAMS
+        .iter()
+        .filter_map(|&(name, param)| {
+            let by = args.iter_from(2).find(|p| glob::matches_nocase(p, name.as_bytes()))?;
+            Some((if by.iter().any(|b| b"*?[".contains(b)) { name.as_bytes() } else { by }, param))
+        })
+        .collect();
     c.out.map(hits.len());
     for (name, param) in hits {
-        c.out.bulk(name.as_bytes());
+        c.out.bulk(name);
         c.out.bulk(param.show(&settings, view.client_addr()).as_bytes());
     }
     Ok(())

@@ -228,9 +228,15 @@ fn getkeysandflags(c: &mut ConnCtx<'_, '_>) -> Result<(), ErrorReply> {
     c.out.array(spec.keys(args).count());
     for i in spec.key_indices(args.len()) {
         let role = spec.keys.iter().rev().find(|k| usize::from(k.at) <= i);
+        let flags = match role.map_or(&[][..], |k| k.flags) {
+            // SET alone: it reads the key only if it is asked for the old value.
+            flags if !flags.contains(&"variable_flags") => flags,
+            _ if args.iter_from(3).any(|a| is(a, "get")) => &["RW", "access", "update"],
+            _ => &["OW", "update"],
+        };
         c.out.array(2);
         c.out.bulk(&args[i]);
-        simple_set(c.out, role.map_or(&[][..], |k| k.flags).iter().copied());
+        simple_set(c.out, flags.iter().copied());
     }
     Ok(())
 }

@@ -116,7 +116,13 @@ fn slowlog_get(c: &mut NodeCtx<'_, '_>) -> Result<(), ErrorReply> {
     let count = match (c.args.len(), c.args.get(2)) {
         (2, _) => SLOWLOG_COUNT,
         (3, Some(n)) => int(n).filter(|&n| n >= -1).ok_or(BAD_COUNT)?,
-        _ => return Err(super::error::wrong_arity(c.spec.name)),
+        _ => {
+            return Err(ErrorReply::of(&[
+                b"ERR unknown subcommand or wrong number of arguments for '",
+                &c.args[1],
+                b"'. Try SLOWLOG HELP.",
+            ]));
+        }
     };
     let out = &mut *c.out;
     c.host.slowlog(&mut |log| {

@@ -164,6 +164,7 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(100))]
         /// Everything that is there from a scan's start to its end is seen, whatever comes and goes between its steps.
         #[test]
         fn a_scan_misses_nothing_that_stays(start in 0u32..400, phases in prop::collection::vec((any::<bool>(), 0u32..120), 1..80)) {

@@ -1,0 +1,282 @@
+//! What frames every screen: header, tabs, the banner of a lost link, key hints, prompts and messages.
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
+use ratatui::text::{Line, Span};
+
+use super::escape::{clean, fit, width};
+use super::keys::{self, Scope};
+use super::layout::Shell;
+use super::link::LinkState;
+use super::model::{Model, PromptKind, Screen, Tone};
+use super::number;
+use super::theme::Look;
+use super::widget::{self, fields};
+use crate::proto::slot::Slot;
+
+/// Where the terminal's cursor goes, if a prompt is open.
+pub type Caret = Option<(u16, u16)>;
+
+/// Draws the frame around the body.
+pub fn draw(model: &Model, buf: &mut Buffer, shell: &Shell, look: Look<'_>) -> Caret {
+    header(model, buf, shell.header, look);
+    tabs(model, buf, shell.tabs, look);
+    banner(model, buf, shell.banner, look);
+    footer(model, buf, shell, look)
+}
+
+fn header(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
+    let t = look.theme;
+    let area = padded(area);
+    let right = (0..3).map(|brief| link_line(model, look, brief));
+    let cluster = model.cluster_name();
+    let path = |with_screen: bool| {
+        let mut spans = vec![Span::styled("cachectl", t.accent)];
+        let mut step = |s: &str, style: Style| {
+            if !s.is_empty() {
+                spans.push(Span::styled(format!(" {} ", look.glyph.crumb), t.dim));
+                spans.push(Span::styled(fit(s, 24, look.glyph.more).into_owned(), style));
+            }
+        };
+        step(&cluster, t.title);
+        if with_screen && !model.at_start() {
+            step(&model.screen.title().to_lowercase(), t.text);
+        }
+        Line::from(spans)
+    };
+    for right in right {
+        for left in [path(true), path(false)] {
+            if widget::line_width(&left) + 2 + widget::line_width(&right) <= usize::from(area.width) {
+                widget::line(buf, area, area.y, &left);
+                widget::line_right(buf, area, area.y, &right);
+                return;
+            }
+        }
+    }
+    widget::line(buf, area, area.y, &path(false));
+}
+
+/// `master m1 127.0.0.1:7101 ● LIVE 0.2s   term 7   epoch 42`, briefer where there is less room.
+fn link_line(model: &Model, look: Look<'_>, brief: usize) -> Line<'static> {
+    let t = look.theme;
+    if model.at_start() {
+        return Line::from(Span::styled("no cluster", t.dim));
+    }
+    let state = model.link_state();
+    let (sign, word, style) = match state {
+        LinkState::Connecting => (look.glyph.stale, "CONNECTING", t.info),
+        LinkState::Live => (look.glyph.live, "LIVE", t.ok),
+        LinkState::Stale => (look.glyph.stale, "STALE", t.warn),
+        LinkState::Lost => (look.glyph.lost, "LOST", t.bad),
+    };
+    let mut spans = Vec::new();
+    let status = model.live.as_ref().map(|c| &c.status);
+    match status.and_then(|s| s.leader.as_ref()) {
+        Some(leader) => {
+            if brief == 0 {
+                spans.push(Span::styled("master ", t.dim));
+            }
+            spans.push(Span::styled(fit(leader, 16, look.glyph.more).into_owned(), t.title));
+            let addr = status.and_then(|s| s.masters.iter().find(|m| &m.id == leader)).map(|m| m.addr.clone());
+            if let Some(addr) = addr.filter(|_| brief < 2) {
+                spans.push(Span::styled(format!(" {}", fit(&addr, 32, look.glyph.more)), t.text));
+            }
+            spans.push(Span::raw(" "));
+        }
+        None if status.is_some() => spans.push(Span::styled("no leader ", t.warn)),
+        None => {}
+    }
+    spans.push(Span::styled(format!("{sign} {word}"), style));
+    if let Some(age) = model.link.age_ms(model.now.mono_ms) {
+        spans.push(Span::styled(format!(" {}", number::span(age)), style));
+    }
+    if let Some(s) = status {
+        let (gap, term, epoch) = if brief == 0 { ("   ", "term ", "epoch ") } else { ("  ", "t", "e") };
+        spans.push(Span::styled(format!("{gap}{term}"), t.dim));
+        spans.push(Span::styled(number::exact(s.term), t.text));
+        spans.push(Span::styled(format!("{}{epoch}", if brief == 0 { gap } else { " " }), t.dim));
+        spans.push(Span::styled(number::exact(s.epoch), t.text));
+        if state == LinkState::Lost {
+            spans.push(Span::styled(" STALE", t.bad));
+        }
+    }
+    Line::from(spans)
+}
+
+fn padded(area: Rect) -> Rect {
+    Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area }
+}
+
+fn tab_text(model: &Model, n: usize, screen: Screen) -> String {
+    let title = screen.title();
+    if screen == model.screen { format!("[{} {title}]", n + 1) } else { format!(" {} {title} ", n + 1) }
+}
+
+fn tabs(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
+    let t = look.theme;
+    let area = padded(area);
+    if !model.at_start() {
+        let mut x = area.x;
+        for (n, screen) in Screen::ALL.into_iter().enumerate() {
+            let style = if screen == model.screen { t.accent } else { t.text };
+            x +=
+                widget::text(buf, x, area.y, area.right() - x, &tab_text(model, n, screen), style, look.glyph.more) + 1;
+        }
+    }
+    let mut right = vec![Span::styled("read-only", t.dim)];
+    right.push(Span::raw("   "));
+    right.push(Span::styled(number::clock(model.now.wall_ms, model.setup.utc_offset_s), t.text));
+    widget::line_right(buf, area, area.y, &Line::from(right));
+}
+
+/// Which tab is at a column of the tabs' row.
+pub fn tab_at(model: &Model, column: u16) -> Option<Screen> {
+    let mut x = 1;
+    for (n, screen) in Screen::ALL.into_iter().enumerate() {
+        let w = width(&tab_text(model, n, screen)) as u16;
+        if (x..x + w).contains(&column) {
+            return Some(screen);
+        }
+        x += w + 1;
+    }
+    None
+}
+
+fn banner(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
+    if area.height == 0 {
+        return;
+    }
+    let t = look.theme;
+    let wide = padded(area);
+    let now = model.now.mono_ms;
+    if model.link_state() == LinkState::Lost {
+        let age = model.link.age_ms(now).unwrap_or(0);
+        let link = &model.link;
+        let (who, why) = match link.last_failed.as_ref().and_then(|a| Some((a, link.failed.get(a)?))) {
+            Some((addr, failed)) => (link.title(addr), failed.why.clone()),
+            None => (link.connected.as_ref().map(|a| link.title(a)).unwrap_or_default(), "no view comes".to_owned()),
+        };
+        buf.set_style(Rect { height: 1, ..area }, t.banner);
+        let text = format!("! MASTER LOST {who} ({why}). Data below is {} old.", number::span(age));
+        // The age must be read even where the reason is long.
+        let text = if width(&text) <= usize::from(wide.width) {
+            text
+        } else {
+            format!("! MASTER LOST {who}. Data below is {} old.", number::span(age))
+        };
+        widget::text(buf, wide.x, area.y, wide.width, &text, t.banner, look.glyph.more);
+        if area.height > 1 {
+            let indented = Rect { x: wide.x + 2, width: wide.width.saturating_sub(2), ..wide };
+            fields::row(buf, indented, area.y + 1, tries(model, look));
+        }
+    } else if let Some(refused) = &model.link.refused {
+        let text = format!("! {refused}");
+        widget::text(buf, wide.x, area.y, wide.width, &text, t.warn, look.glyph.more);
+    } else if let Some(frozen) = &model.frozen {
+        let at = number::clock(frozen.at.wall_ms, model.setup.utc_offset_s);
+        let text = format!("FROZEN at {at}; the cluster goes on. Space goes back to live");
+        widget::text(buf, wide.x, area.y, wide.width, &text, t.info.add_modifier(Modifier::BOLD), look.glyph.more);
+    }
+}
+
+/// Who is tried, with what result, and when next. The one that failed last stands in the line above.
+fn tries(model: &Model, look: Look<'_>) -> Vec<fields::Field<'static>> {
+    let t = look.theme;
+    let link = &model.link;
+    let mut out = Vec::new();
+    for m in link.masters.iter().filter(|m| link.last_failed.as_ref() != Some(&m.addr)) {
+        let port = m.addr.rsplit_once(':').map_or(m.addr.as_str(), |(_, port)| port);
+        let name =
+            m.id.as_ref().map_or_else(|| m.addr.clone(), |id| format!("{} :{port}", fit(id, 12, look.glyph.more)));
+        let (says, style) = if link.connected.as_ref() == Some(&m.addr) {
+            if link.no_leader {
+                ("not leader, election running".to_owned(), t.info)
+            } else {
+                ("connected".to_owned(), t.ok)
+            }
+        } else {
+            match link.failed.get(&m.addr) {
+                Some(f) => (fit(&f.why, 24, look.glyph.more).into_owned(), t.text),
+                None => ("trying".to_owned(), t.text),
+            }
+        };
+        out.push(fields::Field::new(2).then(format!("{name} "), t.title).then(says, style));
+    }
+    if let Some(next) = link.next_try_in_ms(model.now.mono_ms).filter(|_| link.connected.is_none()) {
+        let text = if next == 0 { "trying now".to_owned() } else { format!("next try {}", number::span(next)) };
+        out.push(fields::Field::new(1).then(text, t.text));
+    }
+    out.push(fields::Field::new(9).then("cache nodes keep serving; only changes are blocked", t.dim));
+    out
+}
+
+fn footer(model: &Model, buf: &mut Buffer, shell: &Shell, look: Look<'_>) -> Caret {
+    let hints_line = padded(shell.hints);
+    let same_line = shell.hints.y == shell.message.y;
+    let mut caret = None;
+    if let Some(prompt) = &model.prompt {
+        caret = prompt_line(model, buf, hints_line, look, prompt.kind, &prompt.text);
+    } else if !(same_line && model.toast.is_some()) {
+        hints(model, buf, hints_line, look);
+    }
+    if let Some(toast) = model.toast.as_ref().filter(|_| !same_line || model.prompt.is_none()) {
+        let area = padded(shell.message);
+        let (sign, style) = match toast.tone {
+            Tone::Done => (look.glyph.done, look.theme.ok),
+            Tone::Alert => (look.glyph.alert, look.theme.warn),
+        };
+        let text = format!("{sign} {}", toast.text);
+        widget::text(buf, area.x, area.y, area.width, &text, style, look.glyph.more);
+    }
+    caret
+}
+
+fn prompt_line(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>, kind: PromptKind, typed: &str) -> Caret {
+    let t = look.theme;
+    let shown = clean(typed, model.setup.ascii);
+    let (label, note) = match kind {
+        PromptKind::Filter => ("filter: ", "Enter keep  Esc undo".to_owned()),
+        PromptKind::WhichKey if typed.is_empty() => ("key: ", "type a key to find its slot".to_owned()),
+        PromptKind::WhichKey => ("key: ", format!("slot {}", Slot::of_key(typed.as_bytes()))),
+    };
+    let used = widget::text(buf, area.x, area.y, area.width, label, t.accent, look.glyph.more);
+    let room = area.width.saturating_sub(used + width(&note) as u16 + 3);
+    // A long text shows its end: that is where one types.
+    let mut tail = shown.as_str();
+    while width(tail) > usize::from(room) {
+        let Some(c) = tail.chars().next() else { break };
+        tail = &tail[c.len_utf8()..];
+    }
+    let x = area.x + used;
+    let end = x + widget::text(buf, x, area.y, room, tail, t.text, look.glyph.more);
+    widget::line_right(buf, area, area.y, &Line::from(Span::styled(note, t.dim)));
+    (end < area.right()).then_some((end, area.y))
+}
+
+fn hints(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
+    let t = look.theme;
+    let mut fields = Vec::new();
+    for b in keys::here(model).filter(|b| !b.hint.is_empty()) {
+        let off = keys::disabled(model, b.action).is_some();
+        if model.at_start()
+            && (off
+                || !matches!(
+                    b.action,
+                    keys::Action::StartDemo | keys::Action::Quit | keys::Action::Help | keys::Action::Theme
+                ))
+        {
+            continue;
+        }
+        let (key, word) = if off { (t.dim, t.dim) } else { (t.accent, t.text) };
+        // Help and quit stay to the last; keys of this screen before those of all; what is disabled goes first.
+        let rank = match (b.action, off, b.scope) {
+            (keys::Action::Help | keys::Action::Quit, ..) => 0,
+            (_, true, _) => 9,
+            (_, false, Scope::Everywhere) => 2,
+            (_, false, _) => 1,
+        };
+        fields.push(fields::Field::new(rank).then(b.shown, key).then(format!(" {}", b.hint), word));
+    }
+    fields::row(buf, area, area.y, fields);
+}

@@ -1,0 +1,5 @@
+//! The screen from outside: whole pictures against files, and everything at once against random messages.
+
+mod fixture;
+mod pictures;
+mod random;
