@@ -24,9 +24,23 @@ pub const SHUN_MS: u64 = 10_000;
 /// What primaries complain of.
 #[derive(Debug, Default)]
 pub(super) struct Stalls {
-    /// (who complains, about whom) → first and last heard. Bounded by the square of the live members.
-    complaints: BTreeMap<(Ref, Ref), (Mono, Mono)>,
+    /// (who complains, about whom) → when. Bounded by the square of the live members.
+    complaints: BTreeMap<(Ref, Ref), Complaint>,
     shunned: BTreeMap<NodeId, Mono>,
+}
+
+#[derive(Debug)]
+struct Complaint {
+    first: Mono,
+    last: Mono,
+    /// It still counts against whom it is about, until it is void.
+    judged: Option<Mono>,
+}
+
+impl Complaint {
+    fn is_ripe(&self, now: Mono) -> bool {
+        now.ms_since(self.first) >= GATHER_MS && self.judged.is_none_or(|at| now.ms_since(at) >= VOID_MS)
+    }
 }
 
 impl Stalls {
@@ -46,8 +60,9 @@ impl Brain {
             return;
         }
         if state.cfg.is_live(&msg.from) && state.cfg.is_live(&msg.about) {
-            let heard = self.stalls.complaints.entry((msg.from.clone(), msg.about.clone())).or_insert((now, now));
-            heard.1 = now;
+            let pair = (msg.from.clone(), msg.about.clone());
+            let fresh = Complaint { first: now, last: now, judged: None };
+            self.stalls.complaints.entry(pair).or_insert(fresh).last = now;
         }
     }
 
@@ -57,19 +72,17 @@ impl Brain {
             return;
         }
         self.stalls.shunned.retain(|_, until| *until > now);
-        self.stalls.complaints.retain(|(from, about), (_, last)| {
-            now.ms_since(*last) < VOID_MS && state.cfg.is_live(from) && state.cfg.is_live(about)
+        self.stalls.complaints.retain(|(from, about), c| {
+            now.ms_since(c.last) < VOID_MS && state.cfg.is_live(from) && state.cfg.is_live(about)
         });
         if self.is_busy(|p| matches!(p, Purpose::Stall)) {
             return;
         }
-        let ripe = |heard: &(Mono, Mono)| now.ms_since(heard.0) >= GATHER_MS;
-        let Some((from, about)) = self.stalls.complaints.iter().find(|(_, h)| ripe(h)).map(|(pair, _)| pair.clone())
-        else {
-            return;
-        };
+        let ripe = self.stalls.complaints.iter_mut().find(|(_, c)| c.is_ripe(now));
+        let Some(((from, about), complaint)) = ripe else { return };
+        complaint.judged = Some(now);
+        let (from, about) = (from.clone(), about.clone());
         let deposed = self.stalls.accusers(&from) > self.stalls.accusers(&about);
-        self.stalls.complaints.remove(&(from.clone(), about.clone()));
         let led = state.cfg.slots.iter().enumerate().filter(|(_, s)| s.primary.as_ref() == Some(&from));
         let slots: Vec<(usize, u64)> = led
             .filter(|(_, s)| if deposed { s.in_sync(&about) } else { s.replica(&about).is_some() })
