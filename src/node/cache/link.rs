@@ -83,16 +83,12 @@ impl Link<'_> {
         // What goes out before the queue: only ever started at a frame's boundary.
         let mut head: Vec<u8> = Vec::new();
         let mut clock = 0u64;
-        let mut owed: Option<u64> = None;
-        // What came in one read with the greeting.
-        match self.take() {
-            Ok(Some(bytes)) => {
-                self.within(bytes);
-                owed = Some(bytes);
-            }
-            Ok(None) => {}
+        // The quota may have come in one piece with the welcome: nothing else need ever arrive if it is not taken now, for
+        // without a quota nothing is written and so nothing acked.
+        let mut owed = match self.take() {
+            Ok(quota) => quota.inspect(|&bytes| self.within(bytes)),
             Err(e) => return e,
-        }
+        };
         loop {
             if self.peer.gone.load(Ordering::Acquire) {
                 return wire::refused("no member any more");
@@ -160,18 +156,17 @@ impl Link<'_> {
         }
     }
 
-    /// Reads what arrived; the last quota, if one came.
+    /// Reads what arrived and takes it.
     fn read(&mut self, stream: &TcpStream) -> io::Result<Option<u64>> {
         match self.inbox.try_fill(stream) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) => return Err(e),
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => self.take(),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) => Err(e),
         }
-        self.take()
     }
 
-    /// Acts on the whole frames that were read; the last quota, if one came.
+    /// Takes what was read; the last quota, if one came.
     fn take(&mut self) -> io::Result<Option<u64>> {
         let (mut acked, mut quota) = (None, None);
         while let Some(f) = self.inbox.next().map_err(io::Error::other)? {
