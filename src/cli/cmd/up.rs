@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use super::{Ctx, foreground};
-use crate::cli::args::{self, UpArgs};
-use crate::cli::context::{self, DEFAULT_NAME, Said};
+use super::{Ctx, foreground, tui};
+use crate::cli::args::{self, TuiArgs, UpArgs};
+use crate::cli::context::{self, DEFAULT_NAME, Said, Target};
 use crate::cli::error::{CliError, CmdResult, Exit};
 use crate::cli::link;
 use crate::cli::local::inherit;
@@ -87,6 +87,14 @@ pub async fn run(ctx: &Ctx, args: &UpArgs) -> CmdResult {
     }
     if args.foreground {
         return foreground::run(ctx, &home, children).await;
+    }
+    if args.tui {
+        spawn::reap(children);
+        // The cluster that was just started, whatever the words of this command line would mean to others.
+        let target = Target { name: home.name.clone(), masters: Vec::new(), said: Said::Flag };
+        let exit = tui::run(&Ctx { target, ..ctx.clone() }, &TuiArgs::default()).await?;
+        ctx.out.say(&format!("cluster {} goes on running; `cachectl down` stops it", home.name));
+        return Ok(exit);
     }
     Ok(Exit::Done)
 }
