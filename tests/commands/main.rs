@@ -13,6 +13,7 @@ mod resp;
 
 use std::collections::BTreeSet;
 
+use cachectl::node::cache::command::Host;
 use node::MiniNode;
 use redis::{RedisConn, RedisServer};
 use resp::Value;
@@ -178,6 +179,42 @@ fn globs_match_the_same_keys() {
         let (ours, theirs) = pair.both(&[b"KEYS", &pattern]);
         assert_eq!(resp::parse(&ours).sorted(), resp::parse(&theirs).sorted(), "{}", pattern.escape_ascii());
     }
+}
+
+#[test]
+fn a_full_node_evicts_or_refuses_and_never_does_half_a_command() {
+    let mut evicted = 0;
+    for seed in 100..130 {
+        let mut node = MiniNode::with_memory(4096);
+        let mut source = generate::Source::new(seed);
+        for n in 0..300 {
+            if n % 5 == 0 {
+                let key = format!("{{k}}{}", n % 25);
+                node.send(&[b"APPEND", key.as_bytes(), &vec![b'x'; 37 * (n % 31)]]);
+            }
+            let words = source.command();
+            let reply = node.send(&words.iter().map(Vec::as_slice).collect::<Vec<_>>());
+            resp::parse(&reply);
+        }
+        node.host.for_each_store(&mut |store| evicted += store.totals().evicted);
+        assert!(node.send(&[b"SET", b"k", &[b'x'; 5000]]).starts_with(b"-OOM command not allowed"));
+        assert!(node.send(&[b"MSET", b"{k}1", &[b'x'; 3000], b"{k}2", &[b'x'; 3000]]).starts_with(b"-OOM "));
+    }
+    assert!(evicted > 1000, "hardly ever full: the test does not test");
+}
+
+#[test]
+fn a_full_node_still_overwrites_shrinks_and_renames() {
+    let mut node = MiniNode::with_memory(8192);
+    let big = [b'x'; 6000];
+    assert_eq!(node.send(&[b"SET", b"{k}1", &big]), b"+OK\r\n");
+    assert_eq!(node.send(&[b"SET", b"{k}1", &[b'y'; 6000]]), b"+OK\r\n");
+    assert_eq!(node.send(&[b"RENAME", b"{k}1", b"{k}2"]), b"+OK\r\n");
+    assert_eq!(node.send(&[b"STRLEN", b"{k}2"]), b":6000\r\n");
+    // Shrinks, then grows by more than is free: what it gave back is what it takes.
+    assert_eq!(node.send(&[b"MSET", b"{k}2", b"", b"{k}2", &big, b"{k}3", b"v"]), b"+OK\r\n");
+    assert_eq!(node.send(&[b"SETRANGE", b"{k}2", b"0", &big]), b":6000\r\n");
+    assert_eq!(node.send(&[b"EXISTS", b"{k}2", b"{k}3"]), b":2\r\n");
 }
 
 /// All keys that a full SCAN returns, and how many calls it took.

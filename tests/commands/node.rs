@@ -4,12 +4,13 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use cachectl::node::cache::command::context::KeyedFn;
 use cachectl::node::cache::command::host::{Facts, Host, Settings};
 use cachectl::node::cache::command::{
-    self, ClientInfo, ClusterView, ConnCtx, ConnState, ErrorReply, Keyed, Kind, NodeCtx, Slowlog, error,
+    self, ClientInfo, ClusterView, ConnCtx, ConnState, ErrorReply, Keyed, Kind, NodeCtx, Slowlog, Spec, error,
 };
-use cachectl::node::cache::effect::Effects;
-use cachectl::node::cache::store::{Now, Role, Store};
+use cachectl::node::cache::effect::{Effect, Effects, Reader};
+use cachectl::node::cache::store::{Budget, Now, Role, Store};
 use cachectl::node::clock::{Mono, wall_ms};
 use cachectl::proto::args::Args;
 use cachectl::proto::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
@@ -112,6 +113,7 @@ impl Host for MiniHost {
 pub struct MiniNode {
     pub host: MiniHost,
     pub conn: ConnState,
+    pub budget: Arc<Budget>,
     fx: Effects,
     scratch: Vec<u8>,
 }
@@ -119,6 +121,11 @@ pub struct MiniNode {
 impl MiniNode {
     /// Empty, primary of all slots.
     pub fn new() -> Self {
+        Self::with_memory(u64::MAX)
+    }
+
+    /// With so many accounted bytes for keys; its backup has all it needs.
+    pub fn with_memory(limit: u64) -> Self {
         let me = Ref { id: NodeId::new("n1").expect("a name"), incarnation: Incarnation(7) };
         let mut config = Config::empty(ClusterId(1), SLOTS);
         config.cfg_index = 1;
@@ -136,18 +143,19 @@ impl MiniNode {
             weight: 1.0,
         };
         config.members.insert(me.id.clone(), member);
-        let stores = |role: Role| {
+        let stores = |role: Role, budget: Arc<Budget>| {
             let store = || {
-                let mut store = Store::new();
+                let mut store = Store::new(budget.clone());
                 (0..SLOTS as u16).for_each(|s| store.set_role(Slot(s), role));
                 RefCell::new(store)
             };
             (0..SHARDS).map(|_| store()).collect::<Vec<_>>()
         };
+        let budget = Budget::new(limit);
         let conn = ConnState::new(3, "127.0.0.1:50000".into(), "127.0.0.1:7201".into(), now().mono_ms);
         let host = MiniHost {
-            shards: stores(Role::Primary { backed_at: 0 }),
-            backups: stores(Role::Backup),
+            shards: stores(Role::Primary { backed_at: 0 }, budget.clone()),
+            backups: stores(Role::Backup, Budget::unlimited()),
             view: Arc::new(ClusterView::new(Arc::new(config), me, "127.0.0.1:7201".into(), "127.0.0.1:17201".into())),
             settings: Settings {
                 maxmemory: 2 << 30,
@@ -160,7 +168,7 @@ impl MiniNode {
             clients: vec![conn.info(now().mono_ms)],
             killed: Vec::new(),
         };
-        Self { host, conn, fx: Effects::default(), scratch: Vec::new() }
+        Self { host, budget, conn, fx: Effects::default(), scratch: Vec::new() }
     }
 
     /// Runs one command; the bytes of its reply.
@@ -190,24 +198,49 @@ impl MiniNode {
             Err(command::CrossSlot) => return out.error_bytes(error::CROSSSLOT.bytes()),
         };
         match (spec.kind, slot) {
-            (Kind::Keyed(body), Some(slot)) => {
-                let now = now();
-                self.fx.clear();
-                {
-                    let mut store = self.host.store(slot).borrow_mut();
-                    let txn = store.txn(slot, now, &mut self.fx);
-                    let (conn, scratch) = (&mut self.conn, &mut self.scratch);
-                    Keyed { spec, args, txn, out, conn, scratch }.run(body).expect("room");
-                }
-                let mut backup = self.host.backups[self.host.shard_of(slot)].borrow_mut();
-                backup.apply(slot, self.fx.bytes(), now, now.mono_ms).expect("sound effects");
-                let primary = self.host.store(slot).borrow();
-                assert_eq!(primary.digest(slot), backup.digest(slot), "{}: the backup differs", spec.name);
-            }
+            (Kind::Keyed(body), Some(slot)) => self.execute_keyed(spec, body, args, slot, out),
             (Kind::Conn(body), _) => ConnCtx { spec, args, out, conn: &mut self.conn }.run(body),
             (Kind::Node(body), _) => NodeCtx { spec, args, out, conn: &mut self.conn, host: &mut self.host }.run(body),
             (Kind::Keyed(_) | Kind::Container, _) => panic!("{} without a key or a body", spec.name),
         }
+    }
+
+    /// Evicts and runs again for as long as room is lacking, as a shard does.
+    fn execute_keyed(&mut self, spec: &'static Spec, body: KeyedFn, args: Args<'_>, slot: Slot, out: &mut Reply<'_>) {
+        let now = now();
+        loop {
+            self.fx.clear();
+            let ran = {
+                let mut store = self.host.store(slot).borrow_mut();
+                let txn = store.txn(slot, now, &mut self.fx);
+                let (conn, scratch) = (&mut self.conn, &mut self.scratch);
+                Keyed { spec, args, txn, out, conn, scratch }.run(body)
+            };
+            if ran.is_err() {
+                assert!(out.is_empty(), "{}: wrote before it had room", spec.name);
+                let expired_only = Reader(self.fx.bytes()).all(|e| matches!(e, Ok(Effect::Del(_))));
+                assert!(expired_only, "{}: changed before it had room", spec.name);
+            }
+            self.ship(slot, now);
+            let Err(need) = ran else { return };
+            let victim = self.host.store(slot).borrow_mut().victim(need);
+            let Some((of, key)) = victim else {
+                return out.error_bytes(error::OOM.bytes());
+            };
+            self.fx.clear();
+            self.host.store(of).borrow_mut().txn(of, now, &mut self.fx).evict(&key);
+            self.ship(of, now);
+        }
+    }
+
+    /// Sends what was done to the backup, which must then hold the same.
+    fn ship(&mut self, slot: Slot, now: Now) {
+        let mut primary = self.host.store(slot).borrow_mut();
+        let mut backup = self.host.backups[self.host.shard_of(slot)].borrow_mut();
+        backup.apply(slot, self.fx.bytes(), now, now.mono_ms).expect("sound effects");
+        assert_eq!(primary.digest(slot), backup.digest(slot), "the backup differs");
+        primary.settle();
+        assert!(self.budget.used() <= self.budget.limit(), "more memory in use than there is");
     }
 
     /// Adds a client beside the one that speaks.

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
 use super::node::Node;
@@ -32,6 +32,8 @@ const CONNECT_MAX: Duration = Duration::from_millis(500);
 const RETRY: Duration = Duration::from_millis(20);
 /// A member of `ack_set` that neither confirms nor renews its lease for so long is complained of (PROTOCOL 6).
 const STALL_MS: u64 = 2000;
+/// Slots that become ready are gathered for so long: thousands do at once while a node is rebuilt.
+const READY_EVERY: Duration = Duration::from_millis(20);
 /// Slots in one LEARNER_READY: bounds the line.
 const READY_MAX: usize = 8192;
 
@@ -141,6 +143,7 @@ impl Talk<'_> {
         let mut tick = interval(BEAT_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut heard = Instant::now();
+        let mut report_at = None;
         if !*self.registered {
             self.register().await?;
         }
@@ -172,7 +175,11 @@ impl Talk<'_> {
                     }
                 }
                 () = node.behind.notified() => self.pull().await?,
-                () = node.ready.notified() => self.report_ready().await?,
+                () = node.ready.notified(), if report_at.is_none() => report_at = Some(Instant::now() + READY_EVERY),
+                () = sleep_until(report_at.unwrap_or(heard)), if report_at.is_some() => {
+                    report_at = None;
+                    self.report_ready().await?;
+                }
             }
         }
     }
@@ -227,7 +234,6 @@ impl Talk<'_> {
             }
             Message::RefreshIp(RefreshIp { view: Some(view), .. }) => {
                 self.node.absorb(&view);
-                self.report_ready().await?;
             }
             Message::RefreshMaster(m) => {
                 let to = self.masters.learn(&m);

@@ -15,7 +15,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::entry::{Act, Entry};
+use super::entry::{Act, Answer, Entry, OperationStep};
 use super::evidence::Trials;
 use super::heartbeat::Heartbeats;
 use super::operation::{Survey, may_hold, survey};
@@ -23,7 +23,7 @@ use super::state::{BACKUPS_MAX, State};
 use crate::node::clock::Mono;
 use crate::proto::control::{Empty, Message};
 use crate::proto::error::Failure;
-use crate::proto::id::{ClusterId, LeaderId, MasterId, NodeId, Ref};
+use crate::proto::id::{ClusterId, LeaderId, MasterId, NAME_MAX, NodeId, Ref};
 use crate::proto::slot::Slot;
 
 mod death;
@@ -121,6 +121,7 @@ enum Purpose {
     Stopping,
     Stopped,
     Note,
+    Ordered { asker: Asker },
 }
 
 /// One step: what it sees and what it says.
@@ -260,7 +261,10 @@ impl Brain {
     fn retire(&mut self, t: &mut Turn<'_>) {
         self.stage = Stage::Following;
         for (_, p) in std::mem::take(&mut self.pending) {
-            if let Purpose::Register { asker, .. } | Purpose::Back { answer: Some(asker), .. } = p.purpose {
+            if let Purpose::Register { asker, .. }
+            | Purpose::Back { answer: Some(asker), .. }
+            | Purpose::Ordered { asker } = p.purpose
+            {
                 t.redirect(asker);
             }
         }
@@ -372,7 +376,16 @@ impl Brain {
                 Purpose::Register { asker, node } | Purpose::Back { answer: Some(asker), node },
                 Outcome::Applied(done),
             ) => self.joined(t, asker, &node, done.answer),
-            (Purpose::Register { asker, .. } | Purpose::Back { answer: Some(asker), .. }, outcome) => {
+            (Purpose::Ordered { asker }, Outcome::Applied(done)) => match done.answer {
+                Answer::Refused(failure) => t.reply(asker, Message::Error(failure)),
+                Answer::Done | Answer::Operation(_) => t.reply(asker, Message::Ok(Empty {})),
+            },
+            (
+                Purpose::Register { asker, .. }
+                | Purpose::Back { answer: Some(asker), .. }
+                | Purpose::Ordered { asker },
+                outcome,
+            ) => {
                 if outcome == Outcome::NotLeader {
                     t.redirect(asker);
                 } else {
@@ -437,11 +450,23 @@ impl Brain {
                 _ => t.redirect(asker),
             };
         }
-        match message {
-            Message::ClusterStop(_) => self.cluster_stop(t, asker, by),
-            Message::SwitchMaster(m) => self.switch_master(t, asker, m.to),
-            other => t.fail(asker, "UNSUPPORTED", &format!("{} is no command for a leader", other.kind())),
+        if self.pending.len() >= PROPOSALS_MAX {
+            return t.fail(asker, "TRY_AGAIN", "too many requests are under way");
         }
+        let act = match message {
+            Message::ClusterStop(_) => return self.cluster_stop(t, asker, &plain(by)),
+            Message::SwitchMaster(m) => return self.switch_master(t, asker, m.to),
+            Message::Forget(m) if !m.accept_data_loss => {
+                let failure = Failure::new("UNSAFE", format!("what {} held last would be lost", m.node));
+                return t.reply(asker, Message::Error(failure.hint("add --accept-data-loss if you answer for that")));
+            }
+            Message::Forget(m) => Act::Forget { node: m.node },
+            Message::Pause(m) => Act::Operation(OperationStep::Pause { id: m.operation }),
+            Message::Resume(m) => Act::Operation(OperationStep::Resume { id: m.operation }),
+            Message::Cancel(m) => Act::Operation(OperationStep::Cancel { id: m.operation }),
+            other => return t.fail(asker, "UNSUPPORTED", &format!("{} is no command for a leader", other.kind())),
+        };
+        self.propose_for(t, Purpose::Ordered { asker }, act, Some(plain(by)));
     }
 
     fn switch_master(&mut self, t: &mut Turn<'_>, asker: Asker, to: Option<MasterId>) {
@@ -456,4 +481,9 @@ impl Brain {
             _ => t.say(Command::Transfer { to, answer: Some((asker.conn, asker.id)) }),
         }
     }
+}
+
+/// What an operator's machine calls itself, fit for the record: it comes from outside.
+fn plain(by: &str) -> String {
+    by.chars().filter(char::is_ascii_graphic).take(NAME_MAX).collect()
 }

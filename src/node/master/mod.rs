@@ -13,6 +13,6 @@ pub mod heartbeat;
 pub mod operation;
 pub mod raft;
 pub mod report;
-pub mod state;
 mod serve;
+pub mod state;
 pub use serve::run;

@@ -14,6 +14,9 @@ use crate::proto::view::{Config, Phase, Replica, SlotState};
 /// throws much copying away.
 pub const COPIES_PER_PRIMARY: usize = 1024;
 
+/// Runs of slots in one hand-out at most, so that its entry stays well below what Raft takes; the rest follows.
+pub const HANDED_OUT_MAX: usize = 8192;
+
 /// What the slot table still wants.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
@@ -110,8 +113,10 @@ pub fn formation(state: &State) -> Vec<Placed> {
         let Some(primary) = p.primary.as_ref().and_then(|id| cfg.current(id)) else { continue };
         let backups: Vec<Ref> = p.backup.as_ref().and_then(|id| cfg.current(id)).into_iter().collect();
         let slot = Slot(ix as u16);
+        let full = out.len() == HANDED_OUT_MAX;
         match out.last_mut() {
             Some(r) if r.last.ix() + 1 == ix && r.primary == primary && r.backups == backups => r.last = slot,
+            Some(_) if full => break,
             _ => out.push(Placed { first: slot, last: slot, primary, backups }),
         }
     }
@@ -136,10 +141,12 @@ pub fn hand_outs(state: &State, proven: &[Ref], shunned: &BTreeSet<NodeId>) -> V
         let Some(to) = p.primary.as_ref().and_then(|id| cfg.current(id)) else { continue };
         let learner = p.backup.as_ref().and_then(|id| cfg.current(id)).filter(|l| l.id != to.id);
         let slot = Slot(ix as u16);
+        let full = out.len() == HANDED_OUT_MAX;
         match out.last_mut() {
             Some(h) if h.run.last.ix() + 1 == ix && h.run.cver == s.cver && h.to == to && h.learner == learner => {
                 h.run.last = slot;
             }
+            Some(_) if full => break,
             _ => out.push(HandedOut { run: Run { first: slot, last: slot, cver: s.cver }, to, learner }),
         }
     }

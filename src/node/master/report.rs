@@ -196,3 +196,142 @@ fn operation(id: u64, o: &Operation) -> OperationStatus {
         reason: o.reason.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::master::entry::{Act, Change, OperationKind, OperationStep};
+    use crate::node::master::heartbeat::SUSPECT_MS;
+    use crate::node::master::state::tests::{Log, id, n};
+    use crate::proto::id::MasterId;
+
+    fn facts() -> RaftFacts {
+        let master = |id: &str, alive| MasterStatus {
+            id: id.into(),
+            addr: "127.0.0.1:7101".into(),
+            role: "follower".into(),
+            alive,
+            last_log: 1,
+            applied: 1,
+        };
+        RaftFacts {
+            term: 7,
+            leader: Some(LeaderId { term: 7, id: MasterId::new("m1").unwrap() }),
+            masters: vec![master("m1", true), master("m2", true)],
+            warnings: vec![],
+        }
+    }
+
+    fn health(log: &Log) -> Health {
+        status(&log.state, None, &facts()).state
+    }
+
+    #[test]
+    fn health_is_what_the_worst_of_it_is() {
+        let mut log = Log::new();
+        assert_eq!(health(&log), Health::Down, "no slot was ever handed out");
+        log = Log::formed(2);
+        assert_eq!(health(&log), Health::Ok);
+        let mut f = facts();
+        f.leader = None;
+        assert_eq!(status(&log.state, None, &f).state, Health::Degraded);
+        f = facts();
+        f.masters[1].alive = false;
+        assert_eq!(status(&log.state, None, &f).state, Health::Degraded);
+        log.dead(&[n(2)]);
+        assert_eq!(health(&log), Health::Degraded, "solo");
+        log.dead(&[n(1)]);
+        assert_eq!(health(&log), Health::Down);
+    }
+
+    #[test]
+    fn slots_are_counted_by_what_they_are() {
+        let mut log = Log::formed(3);
+        let s = status(&log.state, None, &facts());
+        assert_eq!(s.slots, SlotTotals { total: 8, serving: 8, ..SlotTotals::default() });
+        assert_eq!(
+            s.nodes.iter().map(|n| (n.primary_slots, n.backup_slots)).collect::<Vec<_>>(),
+            [(4, 4), (4, 4), (0, 0)]
+        );
+        log.dead(&[n(2)]);
+        // A learner is no backup yet.
+        log.change(Change::AddLearner { node: n(3) }, 0, 3);
+        let s = status(&log.state, None, &facts());
+        assert_eq!(s.slots, SlotTotals { total: 8, serving: 8, solo: 8, ..SlotTotals::default() });
+        assert_eq!((s.nodes[1].state, s.nodes[2].backup_slots), (NodeState::Dead, 0));
+        // Without backups asked for nothing is solo.
+        log.act(Act::SetBackups { backups: 0 });
+        assert_eq!(status(&log.state, None, &facts()).slots.solo, 0);
+        log.dead(&[n(1)]);
+        let s = status(&log.state, None, &facts());
+        assert_eq!(s.slots, SlotTotals { total: 8, orphan: 8, ..SlotTotals::default() });
+    }
+
+    #[test]
+    fn the_leader_shows_silence_and_ages_others_do_not_know_them() {
+        let log = Log::formed(2);
+        let t0 = Mono(0).plus_ms(5000);
+        let mut beats = Heartbeats::default();
+        beats.follow(t0, &log.state.cfg);
+        let exposed = NodeStats { insecure_bind: true, hits: 3, misses: 1, ..NodeStats::default() };
+        beats.beat(&n(1), 1, t0, 1, exposed);
+        beats.beat(&n(2), 2, t0, 1, NodeStats::default());
+        beats.beat(
+            &n(1),
+            1,
+            t0.plus_ms(SUSPECT_MS),
+            1,
+            NodeStats { insecure_bind: true, hits: 3, misses: 1, ..NodeStats::default() },
+        );
+        let s = status(&log.state, Some((&beats, t0.plus_ms(SUSPECT_MS + 5))), &facts());
+        assert_eq!(s.state, Health::Degraded);
+        assert_eq!((s.nodes[0].state, s.nodes[1].state), (NodeState::Up, NodeState::Suspect));
+        assert_eq!((s.nodes[0].heartbeat_age_ms, s.nodes[1].heartbeat_age_ms), (Some(5), Some(SUSPECT_MS + 5)));
+        assert_eq!(s.nodes[0].heartbeat_gaps_ms, vec![SUSPECT_MS]);
+        assert_eq!((s.nodes[0].hit_ratio, s.nodes[1].hit_ratio), (Some(0.75), None));
+        assert_eq!(s.warnings.len(), 1);
+        let s = status(&log.state, None, &facts());
+        assert_eq!((s.nodes[1].state, s.nodes[1].heartbeat_age_ms), (NodeState::Up, None));
+    }
+
+    #[test]
+    fn open_operations_and_the_last_ten_are_shown() {
+        let mut log = Log::formed(2);
+        for k in 1..=15 {
+            let create = OperationStep::Create {
+                kind: OperationKind::Rebuild,
+                nodes: vec![id(1)],
+                slots_total: 4,
+                moves_digest: 0,
+            };
+            log.act(Act::Operation(create));
+            log.act(Act::Operation(OperationStep::Finish { id: k, done: k != 15, reason: Some("why".into()) }));
+        }
+        let create = OperationStep::Create {
+            kind: OperationKind::ScaleOut,
+            nodes: vec![id(1)],
+            slots_total: 4,
+            moves_digest: 0,
+        };
+        log.act(Act::Operation(create));
+        let shown = status(&log.state, None, &facts()).operations;
+        assert_eq!(shown.iter().map(|o| o.id).collect::<Vec<_>>(), (6..=16).collect::<Vec<_>>());
+        assert_eq!((shown[9].state.as_str(), shown[9].reason.as_deref()), ("failed", Some("why")));
+        assert_eq!((shown[10].kind.as_str(), shown[10].state.as_str()), ("scale-out", "running"));
+    }
+
+    #[test]
+    fn a_stream_tells_everything_once() {
+        let mut log = Log::formed(2);
+        let mut cursor = Cursor::default();
+        let first = cursor.advance(status(&log.state, None, &facts()), &log.state);
+        assert_eq!(first.events.len() as u64, log.state.event_seq);
+        assert_eq!(first.slots.unwrap().len(), 2);
+        let second = cursor.advance(status(&log.state, None, &facts()), &log.state);
+        assert_eq!((second.slots, second.events.len()), (None, 0));
+        log.dead(&[n(2)]);
+        let third = cursor.advance(status(&log.state, None, &facts()), &log.state);
+        assert!(third.slots.is_some());
+        assert_eq!(third.events.iter().map(|e| e.kind.as_str()).collect::<Vec<_>>(), ["node-dead"]);
+    }
+}

@@ -36,12 +36,19 @@ struct Conn {
 
 pub async fn run(config: MasterConfig, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
     let home = Home::open(&config.data)?;
-    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("can't listen on {}", config.listen))?;
+    let listener =
+        TcpListener::bind(config.listen).await.with_context(|| format!("can't listen on {}", config.listen))?;
     let mut peers = config.peers.clone();
     if peers.is_empty() {
         peers.push((config.id.clone(), config.listen.to_string()));
     }
-    let raft = Consensus::start(Options { me: config.id.clone(), peers: peers.clone(), dir: config.data.clone(), snapshot_every: SNAPSHOT_EVERY }).await?;
+    let raft = Consensus::start(Options {
+        me: config.id.clone(),
+        peers: peers.clone(),
+        dir: config.data.clone(),
+        snapshot_every: SNAPSHOT_EVERY,
+    })
+    .await?;
     info!(id = %config.id, listen = %config.listen, "master starts");
     let _home = home;
     let (tx, mut rx) = mpsc::unbounded_channel::<In>();
@@ -57,7 +64,16 @@ pub async fn run(config: MasterConfig, shutdown: impl Future<Output = ()>) -> an
         form_wait_ms: config.form_wait.as_millis() as u64,
         refused_is_death: config.refused_is_death,
     };
-    let mut m = Master { brain: Brain::new(params, Mono::now()), conns: HashMap::new(), raft: raft.clone(), me: config.id.clone(), peers, tx, led: None, exit: false };
+    let mut m = Master {
+        brain: Brain::new(params, Mono::now()),
+        conns: HashMap::new(),
+        raft: raft.clone(),
+        me: config.id.clone(),
+        peers,
+        tx,
+        led: None,
+        exit: false,
+    };
     let mut tick = interval(Duration::from_millis(TICK_MS));
     let mut changes = raft.changes();
     let mut mark = raft.mark();
@@ -107,12 +123,20 @@ async fn conn(n: u64, stream: TcpStream, tx: mpsc::UnboundedSender<In>, raft: Co
         if let Ok(e) = serde_json::from_slice::<Envelope<&serde_json::value::RawValue>>(&line)
             && Consensus::serves(&e.kind)
         {
-            let (raft, out, kind, from, cluster, id) = (raft.clone(), out.clone(), e.kind.clone(), e.machine.clone(), e.cluster_id, e.id);
+            let (raft, out, kind, from, cluster, id) =
+                (raft.clone(), out.clone(), e.kind.clone(), e.machine.clone(), e.cluster_id, e.id);
             let data = e.data.to_owned();
             tokio::spawn(async move {
                 let line = match raft.serve(&from, cluster, &kind, &data).await {
                     Ok(d) => {
-                        let env = Envelope { v: ENVELOPE_V, machine: "m".to_owned(), cluster_id: raft.cluster_id(), kind, id, data: d };
+                        let env = Envelope {
+                            v: ENVELOPE_V,
+                            machine: "m".to_owned(),
+                            cluster_id: raft.cluster_id(),
+                            kind,
+                            id,
+                            data: d,
+                        };
                         let mut l = serde_json::to_vec(&env).unwrap_or_default();
                         l.push(b'\n');
                         l
@@ -201,7 +225,9 @@ impl Master {
                 }
             }
             Message::RefreshIp(r) => {
-                let (view, iplist) = self.raft.read(|s| (s.state.cfg.since(r.have.min(s.state.cfg.cfg_index)), report::iplist(&s.state.cfg)));
+                let (view, iplist) = self
+                    .raft
+                    .read(|s| (s.state.cfg.since(r.have.min(s.state.cfg.cfg_index)), report::iplist(&s.state.cfg)));
                 self.send(n, id, &Message::RefreshIp(RefreshIp { have: 0, iplist, view: Some(view) }));
             }
             _ if !leading => {
@@ -298,7 +324,12 @@ impl Master {
                 }
             }
             Command::OrderStop { cfg_index, nodes } => {
-                let to: Vec<u64> = self.conns.iter().filter(|(_, c)| c.node.as_ref().is_some_and(|n| nodes.contains(n))).map(|(n, _)| *n).collect();
+                let to: Vec<u64> = self
+                    .conns
+                    .iter()
+                    .filter(|(_, c)| c.node.as_ref().is_some_and(|n| nodes.contains(n)))
+                    .map(|(n, _)| *n)
+                    .collect();
                 for n in to {
                     self.send(n, 0, &Message::Stop(StopOrder { cfg_index, node: None }));
                 }
@@ -333,7 +364,12 @@ impl Master {
         for c in self.conns.values_mut().filter(|c| c.node.is_some() && c.told < index) {
             let line = lines.entry(c.told).or_insert_with(|| {
                 let view = self.raft.read(|s| s.state.cfg.since(c.told));
-                control::encode(self.me.as_str(), self.raft.cluster_id(), 0, &Message::RefreshIp(RefreshIp { have: 0, iplist: iplist.clone(), view: Some(view) }))
+                control::encode(
+                    self.me.as_str(),
+                    self.raft.cluster_id(),
+                    0,
+                    &Message::RefreshIp(RefreshIp { have: 0, iplist: iplist.clone(), view: Some(view) }),
+                )
             });
             let _ = c.out.send(line.clone());
             c.told = index;
@@ -342,14 +378,25 @@ impl Master {
 
     fn view(&self, cursor: &mut report::Cursor) -> crate::proto::status::WatchView {
         let s = self.raft.status();
-        let masters = s.voters.iter().map(|v| MasterStatus {
-            id: v.id.to_string(),
-            addr: v.addr.clone(),
-            role: if s.leader.as_ref().is_some_and(|l| l.id == v.id) { "leader" } else if v.id == self.me || v.age.is_some_and(|a| a < Duration::from_secs(1)) { "follower" } else { "unreachable" }.to_owned(),
-            alive: v.id == self.me || v.age.is_some_and(|a| a < Duration::from_secs(1)),
-            last_log: v.matched.unwrap_or(0),
-            applied: v.matched.unwrap_or(0),
-        }).collect();
+        let masters = s
+            .voters
+            .iter()
+            .map(|v| MasterStatus {
+                id: v.id.to_string(),
+                addr: v.addr.clone(),
+                role: if s.leader.as_ref().is_some_and(|l| l.id == v.id) {
+                    "leader"
+                } else if v.id == self.me || v.age.is_some_and(|a| a < Duration::from_secs(1)) {
+                    "follower"
+                } else {
+                    "unreachable"
+                }
+                .to_owned(),
+                alive: v.id == self.me || v.age.is_some_and(|a| a < Duration::from_secs(1)),
+                last_log: v.matched.unwrap_or(0),
+                applied: v.matched.unwrap_or(0),
+            })
+            .collect();
         let facts = RaftFacts { term: s.term, leader: s.leader.clone(), masters, warnings: Vec::new() };
         self.raft.read(|r| {
             let beats = s.leading.then(|| (self.brain.heartbeats(), Mono::now()));
@@ -359,7 +406,12 @@ impl Master {
 
     fn watchers(&mut self) {
         let now = Mono::now();
-        let due: Vec<u64> = self.conns.iter().filter(|(_, c)| c.watch.as_ref().is_some_and(|w| now.ms_since(w.2) >= 250)).map(|(n, _)| *n).collect();
+        let due: Vec<u64> = self
+            .conns
+            .iter()
+            .filter(|(_, c)| c.watch.as_ref().is_some_and(|w| now.ms_since(w.2) >= 250))
+            .map(|(n, _)| *n)
+            .collect();
         for n in due {
             let Some(c) = self.conns.get_mut(&n) else { continue };
             let Some((id, mut cursor, _)) = c.watch.take() else { continue };

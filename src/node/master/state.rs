@@ -354,7 +354,7 @@ impl State {
             cx.event(self, Severity::Error, "slots-lost", &subject.unwrap_or_default(), text);
         }
         if empty > 0 {
-            let text = format!("{empty} slots were handed out, empty by plan");
+            let text = format!("{empty} slots were handed out empty; nothing was lost with them");
             cx.event(self, Severity::Info, "slots-handed-out", "", text);
         }
     }

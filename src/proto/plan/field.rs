@@ -14,10 +14,19 @@ const OVER: f64 = 1.02;
 /// node would get nothing: an even share of 50 is within 1.02 × a share of 51.
 const UNDER: f64 = 0.95;
 
+/// Where a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    /// 0 = no zone given.
+    zone: u32,
+    host: u32,
+}
+
 /// Nodes sorted by name; everything else indexed like them.
 pub(super) struct Field<'a> {
-    pub nodes: Vec<&'a PlanNode>,
     index: HashMap<&'a NodeId, u32>,
+    /// Zone and host of each node, as numbers: they are compared a million times in a large plan.
+    places: Vec<Place>,
     /// Slots in all.
     pub slots: usize,
     /// Weights, 0 for a node that does not accept.
@@ -37,12 +46,18 @@ impl<'a> Field<'a> {
         let mut ring = Ring::new(nodes.iter().filter(|n| n.accepts).map(|n| (&n.id, n.weight)), slots);
         let accepting: Vec<u32> = (0..nodes.len() as u32).filter(|&i| nodes[i as usize].accepts).collect();
         ring.rename(|i| accepting[i as usize]);
-        Self { nodes: nodes.to_vec(), index, slots, weight, total, ring }
+        let mut numbers = HashMap::from([("", 0)]);
+        let mut number = |label: &'a str| {
+            let next = numbers.len() as u32;
+            *numbers.entry(label).or_insert(next)
+        };
+        let places = nodes.iter().map(|n| Place { zone: number(&n.zone), host: number(&n.host) }).collect();
+        Self { index, places, slots, weight, total, ring }
     }
 
     /// How many nodes, accepting or not.
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.weight.len()
     }
 
     /// Whether a node may be given anything.
@@ -57,22 +72,25 @@ impl<'a> Field<'a> {
 
     /// How much a failure can take both at once: 0 = different zones, 1 = different hosts, 2 = neither.
     pub fn domain(&self, a: u32, b: u32) -> u8 {
-        let (a, b) = (self.nodes[a as usize], self.nodes[b as usize]);
-        if !a.zone.is_empty() && !b.zone.is_empty() && a.zone != b.zone { 0 } else { 1 + u8::from(a.host == b.host) }
+        let (a, b) = (self.places[a as usize], self.places[b as usize]);
+        match a.zone != 0 && b.zone != 0 && a.zone != b.zone {
+            true => 0,
+            false => 1 + u8::from(a.host == b.host),
+        }
     }
 
     /// Whether there is more than one zone or host at all.
     pub fn has_domains(&self) -> bool {
-        self.nodes.iter().any(|n| n.zone != self.nodes[0].zone || n.host != self.nodes[0].host)
+        self.places.windows(2).any(|p| p[0] != p[1])
     }
 
     /// The weight of a node's zone, in thousandths so that it can be sorted by; 0 without a zone.
     pub fn zone_weight(&self, node: u32) -> u64 {
-        let zone = &self.nodes[node as usize].zone;
-        if zone.is_empty() {
+        let zone = self.places[node as usize].zone;
+        if zone == 0 {
             return 0;
         }
-        let of_zone = self.nodes.iter().zip(&self.weight).filter(|(n, _)| &n.zone == zone);
+        let of_zone = self.places.iter().zip(&self.weight).filter(|(p, _)| p.zone == zone);
         (of_zone.map(|(_, w)| w).sum::<f64>() * 1000.0) as u64
     }
 

@@ -165,7 +165,8 @@ fn rename(c: &mut Keyed<'_, '_>) -> Result<(), Stop> {
         c.txn.reserve(cost_of(to.len(), meta.len).saturating_sub(freed))?;
         c.scratch.clear();
         c.scratch.extend_from_slice(c.txn.get(from).unwrap_or_default());
-        // Deleted first, so that the value is never accounted twice.
+        // Deleted first, so that the value is never accounted twice and a full node can rename too.
+        c.txn.pool();
         c.txn.del(from);
         c.txn.set(to, c.scratch, meta.deadline.map_or(Ttl::None, Ttl::At));
     }

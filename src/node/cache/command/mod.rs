@@ -8,7 +8,7 @@
 //!
 //! One static table feeds dispatch, COMMAND, HELP and the key positions that routing rests on. What is not in it gets Redis's
 //! unknown-command text. Where values, times and errors are concerned, replies are those of Redis 7.0, byte for byte;
-//! `tests/commands.rs` compares them with a real one and names the differences.
+//! `tests/commands` compares them with a real one and names the differences.
 
 pub mod client;
 pub mod cluster;

@@ -21,13 +21,15 @@ const SCAN_COUNT: usize = 10;
 /// Keys KEYS looks at before it lets others have the shard (a slot is always finished, so that no key comes twice).
 const KEYS_SLICE: usize = 1000;
 
+/// Keys RANDOMKEY draws in search of one that has not expired, before it takes the first such.
+const RANDOM_DRAWS: usize = 32;
+
 const ALL_SHARDS: &str = "request_policy:all_shards";
 
 pub(super) const COMMANDS: &[Spec] = &[
     Spec::node("dbsize", 1, dbsize)
         .with(flag::READONLY | flag::FAST, acl::KEYSPACE)
         .tips(&[ALL_SHARDS, "response_policy:agg_sum"])
-        .complexity("O(S) with S slots")
         .doc("server", "1.0.0", "", "How many keys this node is primary of."),
     Spec::node("keys", 2, keys)
         .with(flag::READONLY, acl::KEYSPACE | acl::DANGEROUS)
@@ -37,7 +39,6 @@ pub(super) const COMMANDS: &[Spec] = &[
     Spec::node("randomkey", 1, randomkey)
         .with(flag::READONLY, acl::KEYSPACE)
         .tips(&[ALL_SHARDS, "nondeterministic_output"])
-        .complexity("O(S) with S slots")
         .doc("generic", "1.0.0", "", "Some key of this node."),
     Spec::node("scan", -2, scan)
         .with(flag::READONLY, acl::KEYSPACE)
@@ -208,64 +209,50 @@ fn keys(c: &mut NodeCtx<'_, '_>) -> Result<(), ErrorReply> {
     Ok(())
 }
 
-/// How many keys each slot of this node holds, expired ones that nobody met yet included, as in Redis.
-fn key_counts(host: &dyn Host) -> Vec<(Slot, u64)> {
+/// How many keys each shard is primary of, expired ones that nobody met yet included, as in Redis.
+fn key_counts(host: &dyn Host) -> Vec<u64> {
     let mut counts = Vec::new();
-    let mut shard = 0;
-    host.for_each_store(&mut |store| {
-        for slot in (0..SLOTS as u16).map(Slot) {
-            if host.shard_of(slot) == shard && is_primary(store, slot) {
-                match store.slot_stats(slot).keys {
-                    0 => {}
-                    keys => counts.push((slot, keys)),
-                }
-            }
-        }
-        shard += 1;
-    });
+    host.for_each_store(&mut |store| counts.push(store.totals().primary_keys));
     counts
 }
 
 fn dbsize(c: &mut NodeCtx<'_, '_>) -> Result<(), ErrorReply> {
-    let sum: u64 = key_counts(c.host).iter().map(|(_, keys)| keys).sum();
+    let sum: u64 = key_counts(c.host).iter().sum();
     c.out.int(sum as i64);
     Ok(())
 }
 
 fn randomkey(c: &mut NodeCtx<'_, '_>) -> Result<(), ErrorReply> {
-    let counts = key_counts(c.host);
-    let sum: u64 = counts.iter().map(|(_, keys)| keys).sum();
     let now = c.host.now();
-    if sum > 0 {
+    let counts = key_counts(c.host);
+    let sum: u64 = counts.iter().sum();
+    let mut found: Option<Vec<u8>> = None;
+    for _ in 0..if sum == 0 { 0 } else { RANDOM_DRAWS } {
         let mut pick = rand::random_range(0..sum);
-        let start = counts
-            .iter()
-            .position(|&(_, keys)| match pick.checked_sub(keys) {
-                Some(rest) => {
-                    pick = rest;
-                    false
-                }
-                None => true,
-            })
-            .unwrap_or(0);
-        // The slot that was drawn may by now hold expired keys only; then the next ones are asked.
-        for i in 0..counts.len() {
-            let (slot, _) = counts[(start + i) % counts.len()];
-            let mut found: Option<Vec<u8>> = None;
-            c.host.with_shard(c.host.shard_of(slot), &mut |store| {
-                let mut seen = 0;
-                keys_of_slot(store, slot, now, &mut |key| {
-                    found = Some(key.to_vec());
-                    seen += 1;
-                    seen <= pick
-                });
-            });
-            if let Some(key) = found {
-                c.out.bulk(&key);
-                return Ok(());
+        let shard = counts.iter().position(|&keys| match pick.checked_sub(keys) {
+            Some(rest) => {
+                pick = rest;
+                false
             }
+            None => true,
+        });
+        c.host.with_shard(shard.unwrap_or(0), &mut |store| {
+            let key = store.random_key(rand::random()).filter(|&(slot, key)| store.holds(slot, key, now));
+            found = key.map(|(_, key)| key.to_vec());
+        });
+        if found.is_some() {
+            break;
         }
     }
-    c.out.null();
+    // Nearly all keys that were drawn had expired: the first that has not will do.
+    let mut at = 0;
+    while sum > 0 && found.is_none() {
+        let budget = Budget { keys: KEYS_SLICE, whole_slots: false };
+        at = walk(c.host, at, budget, &mut |key| found = Some(found.take().unwrap_or_else(|| key.to_vec())));
+        if at == 0 {
+            break;
+        }
+    }
+    c.out.bulk_or_null(found.as_deref());
     Ok(())
 }

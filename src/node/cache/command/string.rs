@@ -111,7 +111,7 @@ pub(super) fn reserve_value(txn: &mut Txn<'_>, key: &[u8], len: usize) -> Result
     txn.reserve(cost.saturating_sub(held))
 }
 
-/// Makes room for several pairs at once. A key given twice is counted twice, which bounds it from above all the same.
+/// Makes room for several pairs at once.
 fn reserve_pairs<'a>(
     txn: &mut Txn<'_>,
     pairs: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
@@ -124,7 +124,10 @@ fn reserve_pairs<'a>(
     for (k, v) in pairs {
         growth += cost((k, v)).saturating_sub(txn.meta(k).map_or(0, |m| m.cost));
     }
-    txn.reserve(growth)
+    // A key given twice may shrink before it grows again; then what it gave back is what it takes.
+    txn.reserve(growth)?;
+    txn.pool();
+    Ok(())
 }
 
 /// Sets the key until a point in wall time, which may have passed.
@@ -359,7 +362,7 @@ fn append(c: &mut Keyed<'_, '_>) -> Result<(), Stop> {
             if len > VALUE_MAX {
                 return Err(TOO_LONG.into());
             }
-            c.txn.reserve(cost_of(key.len(), len) - cost_of(key.len(), held))?;
+            c.txn.reserve(cost_of(key.len(), len).saturating_sub(cost_of(key.len(), held)))?;
             change(c, key, |value| value.extend_from_slice(tail));
         }
     }
@@ -388,8 +391,7 @@ fn setrange(c: &mut Keyed<'_, '_>) -> Result<(), Stop> {
     }
     let end = offset.checked_add(part.len()).filter(|&end| end <= VALUE_MAX).ok_or(TOO_LONG)?;
     let len = old_len.max(end);
-    let growth = cost_of(key.len(), len) - held.map_or(0, |held| cost_of(key.len(), held));
-    c.txn.reserve(growth)?;
+    c.txn.reserve(cost_of(key.len(), len).saturating_sub(held.map_or(0, |held| cost_of(key.len(), held))))?;
     change(c, key, |value| {
         value.resize(len, 0);
         value[offset..end].copy_from_slice(part);

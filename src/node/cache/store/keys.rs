@@ -55,15 +55,15 @@ impl Store {
     /// The key's entry, or [`NIL`].
     pub(super) fn find(&self, slot: Slot, hash: u32, key: &[u8]) -> u32 {
         let Some(body) = self.body(slot) else { return NIL };
-        body.table.find(&self.entries, hash, |e| self.heap.item(e.place()).0 == key)
+        body.table.find(&self.entries, hash, |e| self.heap.key(e.place()) == key)
     }
 
     pub(super) fn key(&self, at: u32) -> &[u8] {
-        self.heap.item(self.entries[at].place()).0
+        self.heap.key(self.entries[at].place())
     }
 
-    pub(super) fn value(&self, at: u32) -> &[u8] {
-        self.heap.item(self.entries[at].place()).1
+    pub(super) fn value(&mut self, at: u32) -> &[u8] {
+        self.heap.value(self.entries[at].place(), &mut self.scratch)
     }
 
     pub(super) fn deadline(&self, at: u32) -> Option<Deadline> {
@@ -125,8 +125,8 @@ impl Store {
 
     /// Accounted bytes.
     pub(super) fn cost(&self, at: u32) -> u64 {
-        let (key, value) = self.heap.item(self.entries[at].place());
-        cost_of(key.len(), value.len())
+        let (key_len, value_len) = self.heap.lens(self.entries[at].place());
+        cost_of(key_len, value_len)
     }
 
     pub(super) fn set_deadline(&mut self, at: u32, deadline: Option<Deadline>) {

@@ -4,7 +4,7 @@
 //! [`Effect`] for the backups; backups apply those effects.
 //!
 //! ```text
-//!   slot ─▶ body: table ──hash──▶ entry (32 bytes) ──place──▶ heap: slabs, runs, blocks
+//!   slot ─▶ body: table ──hash──▶ entry (32 bytes) ──place──▶ heap: slabs, runs, pieces
 //!                 lru ◀─────────▶   │  ▲
 //!                 due ◀── timer ◀───┘  └── owner of a slab's item
 //!   ledger ─▶ budget (the node's)      candidates ─▶ victim
@@ -58,6 +58,9 @@ const STEPS_PER_KEY: usize = 4;
 /// Draws at entries before a random key is taken from a random slot: enough unless under 1 in 20 is a primary's.
 const RANDOM_KEY_DRAWS: usize = 64;
 
+/// Scratch memory above this is given back after a command, bytes: one huge value must not pin its size for ever.
+const SCRATCH_KEEP: usize = 1 << 20;
+
 /// The clocks as read once per loop turn, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Now {
@@ -75,7 +78,7 @@ impl Now {
 
     /// The wall-clock point of a deadline (EXPIRETIME).
     pub fn wall_of(self, d: Deadline) -> i64 {
-        (d.0 as i128 + self.wall_ms as i128 - self.mono_ms as i128) as i64
+        (d.0 as i128 + self.wall_ms as i128 - self.mono_ms as i128).clamp(0, i64::MAX as i128) as i64
     }
 }
 
@@ -194,6 +197,8 @@ pub struct Store {
     seed: u64,
     /// Of the turn.
     tick: Tick,
+    /// Where a big value is put together to be read.
+    scratch: Vec<u8>,
 }
 
 impl Default for Store {
@@ -227,6 +232,7 @@ impl Store {
             random: Random(seed),
             seed,
             tick: Tick::default(),
+            scratch: Vec::new(),
         }
     }
 
@@ -238,6 +244,9 @@ impl Store {
     fn begin(&mut self, now: Now) {
         self.tick = Tick::of(now.mono_ms);
         self.ledger.settle();
+        if self.scratch.capacity() > SCRATCH_KEEP {
+            self.scratch = Vec::new();
+        }
     }
 
     /// Gives back what the last command reserved and did not use; otherwise the next one does.
@@ -469,10 +478,11 @@ impl Store {
         mut each: impl FnMut(&[u8], &[u8], Option<Deadline>),
     ) -> u64 {
         let Some(body) = self.body(slot) else { return 0 };
-        let mut seen = 0;
+        let (mut seen, mut scratch) = (0, Vec::new());
         loop {
             cursor = body.table.visit(&self.entries, cursor, |at| {
-                let (key, value) = self.heap.item(self.entries[at].place());
+                let place = self.entries[at].place();
+                let (key, value) = (self.heap.key(place), self.heap.value(place, &mut scratch));
                 seen += key.len() + value.len() + ENTRY_OVERHEAD as usize;
                 each(key, value, self.deadline(at));
             });
@@ -511,6 +521,12 @@ impl Store {
         let slot = Slot(*slots.get(evict::below(random.next(), slots.len()))?);
         let at = self.body(slot)?.table.pick(random.next() as u32)?;
         Some((slot, self.key(at)))
+    }
+
+    /// Whether a key is there and not past its deadline; changes nothing.
+    pub fn holds(&self, slot: Slot, key: &[u8], now: Now) -> bool {
+        let at = self.find(slot, self.hash(key), key);
+        at != NIL && self.deadline(at).is_none_or(|d| d.0 > now.mono_ms)
     }
 
     fn idle_ms(&self, at: u32) -> u64 {

@@ -9,9 +9,11 @@ const SLACK_DIVISOR: u32 = 32;
 const SLACK_MIN: u32 = 16;
 /// Stale notes kept before they are sorted out; amortises the sorting.
 const STALE_MAX: usize = 64;
-/// Records per chunk (64 KiB of entries): growth allocates one chunk and copies nothing.
+/// Records per chunk: growth allocates one chunk and copies nothing. A chunk of entries is as large as an arena of the heap, so
+/// that the allocator can give one's memory to the other; what was never used of it is not resident.
 const CHUNK: usize = 1 << CHUNK_BITS;
-const CHUNK_BITS: u32 = 11;
+/// Small in tests, so that chunks come and go there.
+const CHUNK_BITS: u32 = if cfg!(test) { 5 } else { 16 };
 
 /// The freed places of a dense array. A note may be stale (its place was cut off or is used again): places are asked before
 /// they are believed.

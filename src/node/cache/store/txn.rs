@@ -26,6 +26,12 @@ impl Txn<'_> {
         self.store.ledger.reserve(self.store.roles[self.slot.ix()], bytes)
     }
 
+    /// From here to the end of the command, bytes that it frees are kept for what it adds: for commands that shrink or delete
+    /// before they grow, whose reservation counts on that.
+    pub fn pool(&mut self) {
+        self.store.ledger.pool(self.store.roles[self.slot.ix()]);
+    }
+
     /// The entry of a key that is there and not past its deadline, or [`NIL`]; and its hash.
     fn live(&mut self, key: &[u8]) -> (u32, u32) {
         let hash = self.store.hash(key);
@@ -77,7 +83,7 @@ impl Txn<'_> {
         let at = self.find(key)?;
         let store = &*self.store;
         Some(Meta {
-            len: store.value(at).len(),
+            len: store.heap.lens(store.entries[at].place()).1,
             deadline: store.deadline(at),
             idle_ms: store.idle_ms(at),
             cost: store.cost(at),

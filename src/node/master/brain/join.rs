@@ -51,6 +51,10 @@ impl Brain {
         if state.holders.get(&node).is_some_and(|h| h.gone.is_none()) {
             return self.claim(t, &node, Some(asker));
         }
+        if state.buried.contains(&node) {
+            // Known without asking the log: a fenced node may ask often.
+            return t.fail(asker, "FENCED", &format!("this life of {} is over", node.id));
+        }
         let registration = Registration {
             node: msg.node,
             home: msg.home,

@@ -78,7 +78,10 @@ pub(super) async fn run(core: std::sync::Arc<Core>) {
     let mut reminded: Option<Instant> = None;
     let mut kicked = false;
     loop {
-        let on_record = core.shared.read().homes.get(&core.me).copied();
+        if core.status().stopped.is_some() {
+            return;
+        }
+        let on_record = core.shared.read(|r| r.homes.get(&core.me).copied());
         match on_record {
             // Once a leader is heard, or this master's turn to call for one has passed, elections go by their timers.
             Some(home) if home == core.home => {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
@@ -82,10 +82,10 @@ impl Shared {
         Self { replica: Arc::new(RwLock::new(replica)), mark: Arc::new(mark), cluster: Arc::new(cluster) }
     }
 
-    /// The state, for a moment: applying waits for readers, so do not hold this over an await.
-    pub fn read(&self) -> RwLockReadGuard<'_, Replica> {
+    /// Looks at the state, for a moment: applying waits for readers. A closure, so that nobody holds it over an await.
+    pub fn read<T>(&self, f: impl FnOnce(&Replica) -> T) -> T {
         // Applying never panics (`State::apply`), so a poisoned lock means a reader did; the state is whole.
-        self.replica.read().unwrap_or_else(PoisonError::into_inner)
+        f(&self.replica.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// How far it is, and when that changes.
@@ -103,10 +103,7 @@ impl Shared {
     }
 
     fn announce(&self) {
-        let (mark, cluster) = {
-            let replica = self.read();
-            (replica.mark(), replica.cluster_id())
-        };
+        let (mark, cluster) = self.read(|r| (r.mark(), r.cluster_id()));
         self.cluster.send_if_modified(|c| std::mem::replace(c, cluster) != cluster);
         self.mark.send_replace(mark);
     }
@@ -188,8 +185,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> io::Result<(Option<RaftLogId>, RaftMembership)> {
-        let replica = self.shared.read();
-        Ok((replica.applied.clone(), replica.membership.clone()))
+        Ok(self.shared.read(|r| (r.applied.clone(), r.membership.clone())))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -234,7 +230,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Machine {
     type SnapshotData = Bytes;
 
     async fn build_snapshot(&mut self) -> io::Result<SnapshotOf<TypeConfig, Bytes>> {
-        let replica = self.shared.read().clone();
+        let replica = self.shared.read(Replica::clone);
         let meta = meta(&replica);
         let bytes = tokio::task::spawn_blocking(move || serde_json::to_vec(&replica))
             .await

@@ -233,17 +233,10 @@ impl Consensus {
             .collect();
         let links = Arc::new(links);
         let network = Network::new(options.me.clone(), links.clone());
-        // On its own line: the state's lock must be free again while Raft replays the log into it.
-        let config = config(&shared.read().state.cluster, options.snapshot_every)?;
-        let raft = Raft::new(
-            options.me.clone(),
-            Arc::new(config),
-            network,
-            log.clone(),
-            machine,
-        )
-        .await
-        .map_err(|e| StartError::Raft(e.to_string()))?;
+        let raft =
+            Raft::new(options.me.clone(), Arc::new(config(options.snapshot_every)?), network, log.clone(), machine)
+                .await
+                .map_err(|e| StartError::Raft(e.to_string()))?;
         let gate = if may_vote { Gate::Open } else { Gate::Closed };
         let core = Arc::new(Core {
             me: options.me,
@@ -282,7 +275,7 @@ impl Consensus {
 
     /// Looks at the applied state. Applying waits meanwhile.
     pub fn read<T>(&self, f: impl FnOnce(&Replica) -> T) -> T {
-        f(&self.core.shared.read())
+        self.core.shared.read(f)
     }
 
     /// How far the applied state is, and when that changes.
@@ -405,9 +398,8 @@ impl Changes {
     }
 }
 
-fn config(cluster: &str, snapshot_every: u64) -> Result<openraft::Config, StartError> {
+fn config(snapshot_every: u64) -> Result<openraft::Config, StartError> {
     openraft::Config {
-        cluster_name: cluster.to_owned(),
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MS.0,
         election_timeout_max: ELECTION_MS.1,
@@ -469,7 +461,7 @@ impl Core {
     }
 
     async fn admit(&self, a: Admission) -> Result<Admitted, Failure> {
-        let on_record = self.shared.read().homes.get(&a.master).copied();
+        let on_record = self.shared.read(|r| r.homes.get(&a.master).copied());
         if let Some(home) = on_record {
             return Ok(Admitted { admitted: home == a.home });
         }

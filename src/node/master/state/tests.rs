@@ -13,7 +13,7 @@ use crate::proto::view::{Replica, SlotState};
 
 const SLOTS_OF_TEST: usize = 8;
 
-fn id(n: u8) -> NodeId {
+pub(in crate::node::master) fn id(n: u8) -> NodeId {
     NodeId::new(&format!("n{n}")).unwrap()
 }
 
@@ -22,7 +22,7 @@ fn life(n: u8, life: u64) -> Ref {
 }
 
 /// First life.
-fn n(n: u8) -> Ref {
+pub(in crate::node::master) fn n(n: u8) -> Ref {
     life(n, 1)
 }
 
@@ -44,18 +44,18 @@ fn run(state: &State, first: u16, last: u16) -> Run {
 }
 
 /// A state machine that is told one act at a time.
-struct Log {
-    state: State,
+pub(in crate::node::master) struct Log {
+    pub(in crate::node::master) state: State,
 }
 
 impl Log {
-    fn new() -> Self {
+    pub(in crate::node::master) fn new() -> Self {
         let mut log = Self { state: State::new(SLOTS_OF_TEST) };
         log.act(Act::Init { cluster_id: ClusterId(9), cluster: "t".into(), backups: 1 });
         log
     }
 
-    fn act(&mut self, act: Act) -> Applied {
+    pub(in crate::node::master) fn act(&mut self, act: Act) -> Applied {
         let before = self.state.clone();
         let index = self.state.applied + 1;
         let entry = Entry { at_ms: 1000 * index, by: None, act };
@@ -65,7 +65,7 @@ impl Log {
     }
 
     /// `nodes` first lives, each in its own home, with slots 0–3 at n1 backed by n2 and 4–7 the other way round.
-    fn formed(nodes: u8) -> Self {
+    pub(in crate::node::master) fn formed(nodes: u8) -> Self {
         let mut log = Self::new();
         for k in 1..=nodes {
             assert_eq!(log.act(Act::Register(registration(n(k), k.into()))).answer, Answer::Done);
@@ -76,12 +76,12 @@ impl Log {
         log
     }
 
-    fn change(&mut self, change: Change, first: u16, last: u16) -> Applied {
+    pub(in crate::node::master) fn change(&mut self, change: Change, first: u16, last: u16) -> Applied {
         let runs = vec![run(&self.state, first, last)];
         self.act(Act::Change { op: None, changes: vec![SlotChange { change, runs, completes: false }] })
     }
 
-    fn dead(&mut self, dead: &[Ref]) -> Applied {
+    pub(in crate::node::master) fn dead(&mut self, dead: &[Ref]) -> Applied {
         self.act(Act::NodeDead { dead: dead.to_vec(), avoid: vec![], cause: "test".into() })
     }
 

@@ -3,33 +3,31 @@
 //! the accounted size whatever sizes come and go.
 //!
 //! ```text
-//!            ≤ 4 KiB                    ≤ 128 KiB                       above
-//!   slabs: a class per size ──64 KiB──▶ runs: best fit in 2 MiB arenas   a block of its own
-//!          (last item fills a hole)           (arenas slide together)
+//!            ≤ 4 KiB                       ≤ 128 KiB                      above
+//!   slabs: a class per size ──64 KiB──▶ runs: best fit in 2 MiB ◀──64 KiB── big: in pieces, put together to be read
+//!          (last item fills a hole)           arenas (slide together)
 //! ```
 
+mod big;
 mod runs;
 mod slabs;
 
+use big::Bigs;
 use runs::Runs;
 use slabs::Slabs;
 
 /// A run's items carry the length of the key in front.
 const RUN_HEADER: usize = 4;
-/// Bytes, header included, from which on an item gets a block of its own: 16 of them would still fill an arena to 94 %.
-const BLOCK_MIN: usize = 128 << 10;
-/// Blocks come from the system in pages.
-const PAGE: usize = 4096;
-/// What an allocator keeps beside a block.
-const BLOCK_HEADER: usize = 16;
+/// Bytes, header included, from which on an item is stored in pieces: 16 of them would still fill an arena to 94 %.
+const BIG_MIN: usize = 128 << 10;
 /// Class numbers of what is not in slabs.
 const RUN: u8 = u8::MAX - 1;
-const BLOCK: u8 = u8::MAX;
+const BIG: u8 = u8::MAX;
 
-/// Where one item lies. Changes only as `tidy` and `replace` say.
+/// Where one item lies. Changes only as [`Heap::tidy`] and [`Heap::replace`] say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Slab class, or that it is a run or a block.
+    /// Slab class, or that it is a run or big.
     pub class: u8,
     /// Where in it.
     pub at: u32,
@@ -40,18 +38,12 @@ pub fn footprint(key_len: usize, value_len: usize) -> u64 {
     let len = key_len + value_len;
     let bytes = if let Some(class) = slabs::class_for(len) {
         slabs::size_of_class(class)
-    } else if len + RUN_HEADER < BLOCK_MIN {
+    } else if len + RUN_HEADER < BIG_MIN {
         runs::round(len + RUN_HEADER)
     } else {
-        (len + BLOCK_HEADER).next_multiple_of(PAGE)
+        big::footprint(key_len, value_len)
     };
     bytes as u64
-}
-
-#[derive(Debug)]
-struct Block {
-    bytes: Box<[u8]>,
-    key_len: u32,
 }
 
 /// Keys and values.
@@ -59,8 +51,7 @@ struct Block {
 pub struct Heap {
     slabs: Slabs,
     runs: Runs,
-    blocks: Vec<Option<Block>>,
-    free_blocks: Vec<u32>,
+    bigs: Bigs,
 }
 
 impl Heap {
@@ -70,61 +61,75 @@ impl Heap {
         if let Some(class) = slabs::class_for(len) {
             return Place { class, at: self.slabs.insert(&mut self.runs, class, owner, key, value) };
         }
-        if len + RUN_HEADER < BLOCK_MIN {
-            let at = self.runs.alloc(len + RUN_HEADER);
-            let to = self.runs.bytes_mut(at);
-            to[..RUN_HEADER].copy_from_slice(&(key.len() as u32).to_le_bytes());
-            to[RUN_HEADER..][..key.len()].copy_from_slice(key);
-            to[RUN_HEADER + key.len()..].copy_from_slice(value);
-            return Place { class: RUN, at };
+        if len + RUN_HEADER >= BIG_MIN {
+            return Place { class: BIG, at: self.bigs.insert(&mut self.runs, key, value) };
         }
-        let block = Some(Block { bytes: [key, value].concat().into_boxed_slice(), key_len: key.len() as u32 });
-        let at = match self.free_blocks.pop() {
-            Some(at) => {
-                self.blocks[at as usize] = block;
-                at
-            }
-            None => {
-                self.blocks.push(block);
-                (self.blocks.len() - 1) as u32
-            }
-        };
-        Place { class: BLOCK, at }
+        let at = self.runs.alloc(len + RUN_HEADER);
+        let to = self.runs.bytes_mut(at);
+        to[..RUN_HEADER].copy_from_slice(&(key.len() as u32).to_le_bytes());
+        to[RUN_HEADER..][..key.len()].copy_from_slice(key);
+        to[RUN_HEADER + key.len()..].copy_from_slice(value);
+        Place { class: RUN, at }
     }
 
-    /// Key and value.
-    pub fn item(&self, place: Place) -> (&[u8], &[u8]) {
+    /// The key.
+    pub fn key(&self, place: Place) -> &[u8] {
         match place.class {
-            RUN => {
-                let (len, rest) = self.runs.bytes(place.at).split_at(RUN_HEADER);
-                rest.split_at(u32_at(len, 0) as usize)
-            }
-            BLOCK => {
-                self.blocks[place.at as usize].as_ref().map_or((&[], &[]), |b| b.bytes.split_at(b.key_len as usize))
-            }
-            class => self.slabs.item(&self.runs, class, place.at),
+            BIG => self.bigs.key(place.at),
+            _ => self.whole(place).0,
         }
+    }
+
+    /// The value. A big one is put together in `scratch`.
+    pub fn value<'a>(&'a self, place: Place, scratch: &'a mut Vec<u8>) -> &'a [u8] {
+        match place.class {
+            BIG => {
+                scratch.clear();
+                self.bigs.read(&self.runs, place.at, scratch);
+                scratch
+            }
+            _ => self.whole(place).1,
+        }
+    }
+
+    /// The lengths of key and value.
+    pub fn lens(&self, place: Place) -> (usize, usize) {
+        match place.class {
+            BIG => self.bigs.lens(place.at),
+            _ => {
+                let (key, value) = self.whole(place);
+                (key.len(), value.len())
+            }
+        }
+    }
+
+    /// Key and value of what is not big.
+    fn whole(&self, place: Place) -> (&[u8], &[u8]) {
+        if place.class == RUN {
+            let (len, rest) = self.runs.bytes(place.at).split_at(RUN_HEADER);
+            return rest.split_at(u32_at(len, 0) as usize);
+        }
+        self.slabs.item(&self.runs, place.class, place.at)
     }
 
     /// Gives an item another value, in place where it takes the same room.
     pub fn replace(&mut self, place: Place, owner: u32, key: &[u8], value: &[u8]) -> Place {
         let len = key.len() + value.len();
-        match place.class {
+        let in_place = match place.class {
             RUN if slabs::class_for(len).is_none() && self.runs.resize(place.at, len + RUN_HEADER) => {
                 self.runs.bytes_mut(place.at)[RUN_HEADER + key.len()..].copy_from_slice(value);
-                return place;
+                true
             }
-            BLOCK => {
-                if let Some(b) = self.blocks[place.at as usize].as_mut().filter(|b| b.bytes.len() == len) {
-                    b.bytes[key.len()..].copy_from_slice(value);
-                    return place;
-                }
-            }
+            RUN => false,
+            BIG => self.bigs.overwrite(&mut self.runs, place.at, value),
             class if slabs::class_for(len) == Some(class) => {
                 self.slabs.overwrite(&mut self.runs, class, place.at, value);
-                return place;
+                true
             }
-            _ => {}
+            _ => false,
+        };
+        if in_place {
+            return place;
         }
         self.remove(place);
         self.insert(owner, key, value)
@@ -134,10 +139,7 @@ impl Heap {
     pub fn remove(&mut self, place: Place) {
         match place.class {
             RUN => self.runs.free(place.at),
-            BLOCK => {
-                self.blocks[place.at as usize] = None;
-                self.free_blocks.push(place.at);
-            }
+            BIG => self.bigs.remove(&mut self.runs, place.at),
             class => self.slabs.remove(&mut self.runs, class, place.at),
         }
     }
@@ -209,8 +211,11 @@ mod tests {
                 }
                 heap.runs.check();
             }
+            let mut scratch = Vec::new();
             for (place, key, value) in model.values() {
-                prop_assert_eq!(heap.item(*place), (key.as_slice(), value.as_slice()));
+                prop_assert_eq!(heap.key(*place), key.as_slice());
+                prop_assert_eq!(heap.value(*place, &mut scratch), value.as_slice());
+                prop_assert_eq!(heap.lens(*place), (key.len(), value.len()));
             }
         }
     }
