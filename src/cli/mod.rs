@@ -7,6 +7,7 @@ pub mod error;
 pub mod link;
 pub mod local;
 pub mod logging;
+pub mod masterless;
 pub mod output;
 pub mod time;
 pub mod units;

@@ -351,6 +351,29 @@ fn logs_are_merged_and_followed() {
 }
 
 #[test]
+fn without_masters_the_nodes_say_how_it_is_and_serve_on() {
+    let s = Sandbox::new();
+    s.up(&["--masters", "1", "--nodes", "2"]).exits(0);
+    s.run(&["set", "k", "v"]).exits(0);
+    let (_, m1) = s.pids("demo").into_iter().find(|(id, _)| id == "m1").unwrap();
+    signal(m1 as i32, Signal::KILL);
+    wait_for("the master to be gone", || (!runs(m1)).then_some(()));
+    let status = s.run(&["status", "-o", "json"]).exits(3).json();
+    assert_eq!(status["state"], "degraded", "{status}");
+    assert_eq!(status["leader"], serde_json::Value::Null);
+    assert_eq!(status["slots"]["serving"], 16384);
+    assert_eq!(
+        (status["nodes"][0]["state"].as_str(), status["masters"][0]["role"].as_str()),
+        (Some("up"), Some("unreachable"))
+    );
+    assert_eq!(s.run(&["get", "k"]).exits(0).out, "v\n");
+    assert_eq!(s.run(&["set", "k", "w"]).exits(0).out, "OK\n");
+    let place = s.run(&["where", "k", "-o", "json"]).exits(0).json();
+    assert!(place["primary"]["id"].as_str().unwrap().starts_with('n'), "{place}");
+    s.run(&["down"]).exits(0);
+}
+
+#[test]
 fn leadership_is_handed_over() {
     let s = Sandbox::new();
     s.up(&["--nodes", "2"]).exits(0);
