@@ -174,11 +174,10 @@ fn children_inherit_nothing_and_have_no_terminal() {
         secret.display(),
         s.base
     );
-    let mut c = s.command(&[]);
-    let envs: Vec<_> = c.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+    let template = s.command(&[]);
+    let envs: Vec<_> = template.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
     let status = Command::new("bash").args(["-c", &line]).envs(envs).stdin(Stdio::null()).status().unwrap();
     assert!(status.success());
-    drop(c.arg("unused"));
     for (id, pid) in s.pids("demo") {
         let mut std_fds = Vec::new();
         for fd in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {
@@ -349,6 +348,29 @@ fn logs_are_merged_and_followed() {
     signal(child.id() as i32, Signal::INT);
     assert_eq!(wait_for("the follower to end", || child.try_wait().unwrap()).code(), Some(130));
     assert!(!text(all.as_bytes()).contains('\x1b'));
+}
+
+#[test]
+fn without_masters_the_nodes_say_how_it_is_and_serve_on() {
+    let s = Sandbox::new();
+    s.up(&["--masters", "1", "--nodes", "2"]).exits(0);
+    s.run(&["set", "k", "v"]).exits(0);
+    let (_, m1) = s.pids("demo").into_iter().find(|(id, _)| id == "m1").unwrap();
+    signal(m1 as i32, Signal::KILL);
+    wait_for("the master to be gone", || (!runs(m1)).then_some(()));
+    let status = s.run(&["status", "-o", "json"]).exits(3).json();
+    assert_eq!(status["state"], "degraded", "{status}");
+    assert_eq!(status["leader"], serde_json::Value::Null);
+    assert_eq!(status["slots"]["serving"], 16384);
+    assert_eq!(
+        (status["nodes"][0]["state"].as_str(), status["masters"][0]["role"].as_str()),
+        (Some("up"), Some("unreachable"))
+    );
+    assert_eq!(s.run(&["get", "k"]).exits(0).out, "v\n");
+    assert_eq!(s.run(&["set", "k", "w"]).exits(0).out, "OK\n");
+    let place = s.run(&["where", "k", "-o", "json"]).exits(0).json();
+    assert!(place["primary"]["id"].as_str().unwrap().starts_with('n'), "{place}");
+    s.run(&["down"]).exits(0);
 }
 
 #[test]

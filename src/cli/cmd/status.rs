@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::{Ctx, Reach};
 use crate::cli::args::StatusArgs;
 use crate::cli::error::{CmdResult, Exit};
-use crate::cli::link;
 use crate::cli::output::{Out, Table, Tone, escape};
 use crate::cli::units::{show_count, show_ms, show_size};
+use crate::cli::{link, masterless};
 use crate::proto::net::client::{ClientError, MasterClient};
 use crate::proto::slot::SLOTS;
 use crate::proto::status::{
@@ -17,8 +17,6 @@ use crate::proto::status::{
 
 /// How long the masters may take to say how the cluster is; longer than an election, in which none answers.
 const ASK: Duration = Duration::from_secs(3);
-/// How long nodes may take when no master answers.
-const ASK_NODES: Duration = Duration::from_secs(1);
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &StatusArgs) -> CmdResult {
@@ -80,20 +78,14 @@ async fn look(client: &mut MasterClient, reach: &Reach) -> (Status, Option<Clien
         Ok(view) => return (view.status, None),
         Err(e) => e,
     };
-    if !reach.nodes.is_empty()
-        && let Ok(view) = link::status(&mut link::once(&reach.nodes, ASK_NODES)).await
-    {
-        return (view.status, None);
+    match masterless::status(reach).await {
+        Some(status) => (status, None),
+        None => (unreachable(reach), Some(why)),
     }
-    (unreachable(reach), Some(why))
 }
 
 /// What can be said of a cluster that does not answer.
 fn unreachable(reach: &Reach) -> Status {
-    let ids: Vec<(String, String)> = match &reach.members {
-        Some(m) => m.of(crate::cli::local::state::Role::Master).map(|m| (m.id.clone(), m.addr.clone())).collect(),
-        None => reach.masters.iter().map(|a| (String::new(), a.clone())).collect(),
-    };
     Status {
         schema: STATUS_SCHEMA,
         cluster: reach.name.clone(),
@@ -102,17 +94,7 @@ fn unreachable(reach: &Reach) -> Status {
         epoch: 0,
         term: 0,
         leader: None,
-        masters: ids
-            .into_iter()
-            .map(|(id, addr)| MasterStatus {
-                id,
-                addr,
-                role: "unreachable".into(),
-                alive: false,
-                last_log: 0,
-                applied: 0,
-            })
-            .collect(),
+        masters: masterless::absent_masters(reach),
         nodes: Vec::new(),
         slots: SlotTotals { total: SLOTS as u64, ..SlotTotals::default() },
         operations: Vec::new(),
