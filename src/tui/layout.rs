@@ -166,7 +166,7 @@ pub fn ring(body: Rect, owners: usize, circle: bool) -> RingAreas {
     let top = row(body, 0, body.height - detail);
     out.detail = row(body, top.height, detail);
     let want = u16::try_from(owners).unwrap_or(u16::MAX).saturating_add(3);
-    if circle && body.width >= MAP_BOX.0 + CIRCLE_MIN && top.height >= MAP_BOX.1 + 5 {
+    if circle && body.width >= MAP_BOX.0 + CIRCLE_MIN && top.height >= MAP_BOX.1 + 4 {
         // A cell is twice as high as wide, so a circle is twice as many columns as rows; letters stand around it.
         let ideal = (top.height - 2).saturating_mul(2) + 8;
         let width = ideal.clamp(CIRCLE_MIN, body.width - MAP_BOX.0);

@@ -123,10 +123,10 @@ pub fn node(n: u64) -> NodeStatus {
 
 /// Counts what the table says into the nodes and the totals.
 pub fn count(status: &mut Status, slots: &[SlotState], backups: bool) {
-    let of = |r: &Ref| r.id.as_str().to_owned();
     for n in &mut status.nodes {
-        n.primary_slots = slots.iter().filter(|s| s.primary.as_ref().map(of).as_deref() == Some(&n.id)).count() as u64;
-        n.backup_slots = slots.iter().filter(|s| s.backups().any(|r| of(&r.node) == n.id)).count() as u64;
+        let is = |r: &Ref| r.id.as_str() == n.id;
+        n.primary_slots = slots.iter().filter(|s| s.primary.as_ref().is_some_and(is)).count() as u64;
+        n.backup_slots = slots.iter().filter(|s| s.backups().any(|r| is(&r.node))).count() as u64;
     }
     let serving = slots.iter().filter(|s| s.phase != Phase::Orphan).count() as u64;
     status.slots = SlotTotals {

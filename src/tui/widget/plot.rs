@@ -128,12 +128,19 @@ fn ceiling(value: f64) -> f64 {
     if top.is_finite() && top > 0.0 { top } else { value }
 }
 
-/// The last `cells` values as one row of eight heights; holes are blank.
+/// The least part of the highest value that counts as movement: less is noise and stays flat.
+const MOVEMENT: f64 = 0.2;
+
+/// The last `cells` values as one row of eight heights; holes are blank. It shows how values move, not how high they
+/// are (that is written beside it): the base is not 0 unless they come near it.
 pub fn spark(values: &[Option<f64>], cells: usize, look: Look<'_>) -> String {
     let tail = &values[values.len().saturating_sub(cells)..];
-    let max = tail.iter().flatten().copied().fold(0.0, f64::max);
+    let known = || tail.iter().flatten().copied();
+    let max = known().fold(0.0, f64::max);
+    let span = (max - known().fold(max, f64::min)).max(max * MOVEMENT);
+    let base = (max - 2.0 * span).max(0.0);
     let mut out = " ".repeat(cells.saturating_sub(tail.len()));
-    out.extend(tail.iter().map(|v| v.map_or(' ', |v| look.glyph.level(v, max))));
+    out.extend(tail.iter().map(|v| v.map_or(' ', |v| look.glyph.level(v - base, max - base))));
     out
 }
 
@@ -170,5 +177,6 @@ mod tests {
         let look = Look { theme: &theme, glyph: &UNICODE };
         assert_eq!(spark(&[None, Some(0.0), Some(4.0), Some(8.0)], 6, look), "   ▁▅█");
         assert_eq!(spark(&[Some(f64::MAX); 9], 3, look), "███");
+        assert_eq!(spark(&[Some(100.0), Some(98.0), Some(80.0), Some(60.0)], 4, look), "██▆▅");
     }
 }
