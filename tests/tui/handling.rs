@@ -39,7 +39,7 @@ fn busy() -> Model {
 }
 
 fn shown(m: &Model) -> (u64, u64) {
-    let s = &m.shown().unwrap().status;
+    let s = &m.shown().expect("a view came").status;
     (s.term, s.epoch)
 }
 
