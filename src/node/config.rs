@@ -63,3 +63,15 @@ pub struct NodeConfig {
     /// No masters, all slots, no backup.
     pub standalone: bool,
 }
+
+impl NodeConfig {
+    /// Client and peer address as others reach them, host:port.
+    pub fn announced(&self) -> (String, String) {
+        let at = |listen: SocketAddr| match &self.announce {
+            Some(host) if host.contains(':') => format!("[{host}]:{}", listen.port()),
+            Some(host) => format!("{host}:{}", listen.port()),
+            None => listen.to_string(),
+        };
+        (at(self.listen), at(self.peer_listen))
+    }
+}

@@ -3,4 +3,5 @@
 pub mod cache;
 pub mod clock;
 pub mod config;
+pub mod home;
 pub mod master;

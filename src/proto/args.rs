@@ -31,6 +31,11 @@ impl<'a> Args<'a> {
         self.buf.get(start as usize..end as usize)
     }
 
+    /// The command that begins at argument `n` (COMMAND GETKEYS); empty if there is none.
+    pub fn skip(self, n: usize) -> Self {
+        Self { buf: self.buf, ranges: self.ranges.get(n..).unwrap_or_default() }
+    }
+
     /// All of them from `from` on.
     pub fn iter_from(self, from: usize) -> impl Iterator<Item = &'a [u8]> {
         (from..self.len()).filter_map(move |i| self.get(i))

@@ -69,6 +69,14 @@ pub enum Message {
     Stop(StopOrder),
     /// operator → leader: hand leadership over.
     SwitchMaster(SwitchMaster),
+    /// operator → leader: give up on a dead node and answer for what it held.
+    Forget(Forget),
+    /// operator → leader: pause an operation.
+    Pause(OperationId),
+    /// operator → leader: let it go on.
+    Resume(OperationId),
+    /// operator → leader: end it; what is committed stays.
+    Cancel(OperationId),
     /// Done, where nothing else is to say.
     Ok(Empty),
     /// It failed; nothing happened unless the text says otherwise.
@@ -215,6 +223,23 @@ pub struct SwitchMaster {
     pub to: Option<MasterId>,
 }
 
+/// Give up on a dead node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Forget {
+    /// Which.
+    pub node: NodeId,
+    /// What it held is lost on the operator's word, also if it still lives somewhere. Refused without.
+    #[serde(default)]
+    pub accept_data_loss: bool,
+}
+
+/// An operation, by its id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationId {
+    /// As `status` shows it.
+    pub operation: u64,
+}
+
 macro_rules! kinds {
     ($($variant:ident = $name:literal),* $(,)?) => {
         impl Message {
@@ -254,6 +279,10 @@ kinds! {
     ClusterStop = "CLUSTER_STOP",
     Stop = "STOP",
     SwitchMaster = "SWITCH_MASTER",
+    Forget = "FORGET",
+    Pause = "PAUSE",
+    Resume = "RESUME",
+    Cancel = "CANCEL",
     Ok = "OK",
     Error = "ERROR",
 }

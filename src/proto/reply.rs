@@ -57,6 +57,15 @@ impl<'a> Reply<'a> {
         self.buf.extend_from_slice(b"\r\n");
     }
 
+    /// An error whose text may hold a client's bytes. CR and LF become spaces; at the end they go.
+    pub fn error_bytes(&mut self, text: &[u8]) {
+        let end = text.iter().rposition(|b| !matches!(b, b'\r' | b'\n')).map_or(0, |last| last + 1);
+        let text = &text[..end];
+        self.buf.push(b'-');
+        self.buf.extend(text.iter().map(|&b| if matches!(b, b'\r' | b'\n') { b' ' } else { b }));
+        self.buf.extend_from_slice(b"\r\n");
+    }
+
     /// An integer.
     pub fn int(&mut self, n: i64) {
         self.line(b':', n);

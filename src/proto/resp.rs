@@ -19,6 +19,8 @@ pub const PROTO_MAX_ARGS: u32 = 1 << 20;
 pub const PROTO_MAX_INLINE: u32 = 64 << 10;
 /// The longest command in all, bytes (Redis: `client-query-buffer-limit`); offsets fit an u32 because of it.
 pub const PROTO_MAX_COMMAND: u32 = 1 << 30;
+/// Room asked for on the strength of a promised length alone, bytes: most values fit, a thousand promises are a gigabyte.
+pub const NEED_MAX: usize = 1 << 20;
 /// Ranges and unescaped bytes kept for the next command; what one large command took beyond is given back.
 const KEEP_RANGES: usize = 4096;
 const KEEP_SIDE: usize = 4096;
@@ -229,10 +231,13 @@ impl Decoder {
         Args::new(if self.in_side { &self.side } else { buf }, &self.ranges)
     }
 
-    /// How many more bytes than the `have` at hand are needed at least; what a read buffer should make room for.
+    /// After `None`: what a read buffer that holds `have` bytes should make room for. At least 1; for a big argument all that
+    /// is missing of it, but never more than has arrived or [`NEED_MAX`]: a promise alone must not take memory.
     pub fn need(&self, have: usize) -> usize {
-        let end = if self.bulk == NO_BULK { self.at + 1 } else { self.at + self.bulk + 2 };
-        end.saturating_sub(have).max(1)
+        if self.done || self.bulk == NO_BULK {
+            return 1;
+        }
+        (self.at + self.bulk + 2).saturating_sub(have).clamp(1, NEED_MAX.max(have))
     }
 
     /// After `None`: so many bytes at the front hold no command (blank lines) and must now be dropped from it.

@@ -156,7 +156,9 @@ fn the_largest_lengths_are_awaited_and_the_sum_is_bounded() {
     let mut d = Decoder::default();
     let head = b"*2\r\n$536870912\r\n";
     assert_eq!(d.next(head), Ok(None));
-    assert_eq!(d.need(head.len()), (512 << 20) + 2);
+    assert_eq!(d.need(head.len()), NEED_MAX);
+    assert_eq!(d.need(100 << 20), 100 << 20);
+    assert_eq!(d.need(500 << 20), (12 << 20) + 2 + head.len());
     assert_eq!(whole(b"*1048576\r\n"), (vec![], None));
 
     let small = Limits { command_max: 64, ..Limits::default() };
@@ -210,6 +212,7 @@ fn one_large_command_does_not_keep_its_memory() {
     let mut d = Decoder::default();
     assert_eq!(d.next(&bytes), Ok(Some(bytes.len())));
     assert_eq!(d.args(&bytes).len(), 100_000);
+    assert_eq!(d.need(0), 1);
     let ping = encode_command(&[b"PING"]);
     assert_eq!(d.next(&ping), Ok(Some(ping.len())));
     assert!(d.ranges.capacity() <= KEEP_RANGES);

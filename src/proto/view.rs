@@ -61,9 +61,12 @@ pub struct SlotState {
     pub cver: u64,
     /// What it is doing.
     pub phase: Phase,
-    /// This pterm was made by SWITCH.
+    /// This pterm was made by SWITCH, or by the first hand-out: nobody may hold a lease of an earlier primary.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub clean: bool,
+    /// This pterm was made by NODE_BACK: the primary keeps what it holds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub returned: bool,
     /// Who serves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary: Option<Ref>,

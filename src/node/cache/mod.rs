@@ -1,4 +1,316 @@
-//! A cache node: primary and backup LRUs, clients, peers.
+//! A cache node: primary and backup LRUs, clients, peers. This page starts its threads and ends its lives.
+//!
+//! Threads: **control** (this one: heartbeats, beacons, configurations) and one **data** thread per `--threads` (clients, links,
+//! copies). The data path never waits for the control path; both meet in [`node::Node`].
 
+pub mod beacon;
+pub mod beat;
+pub mod clients;
+pub mod command;
+pub mod copy;
 pub mod effect;
+pub mod host;
+pub mod link;
+pub mod node;
+pub mod peer;
+pub mod replica;
+pub mod serve;
+pub mod shard;
+pub mod slot;
+pub mod stats;
 pub mod store;
+pub mod wire;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tracing::{debug, error, info, warn};
+
+use self::beat::{Ended, Masters};
+use self::node::Node;
+use self::peer::PeerRef;
+use self::shard::lock;
+use self::wire::Inbox;
+use super::config::NodeConfig;
+use super::home::Home;
+use crate::proto::frame::Purpose;
+use crate::proto::id::{Incarnation, Ref};
+
+/// Connections that wait for accept.
+const BACKLOG: i32 = 1024;
+/// Parked commands and held replies look at their clocks this often.
+const SWEEP: Duration = Duration::from_millis(20);
+/// Quotas, wall clock.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// Keys deleted at their deadline per slice, so that a mass expiry never holds the shard for long.
+const EXPIRE_SLICE: usize = 64;
+/// After an accept that failed (out of descriptors): soon enough, without spinning.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// A confirmed planned stop gives its last answers so long to leave.
+const PARTING: Duration = Duration::from_millis(100);
+
+/// What the control thread hands to a data thread.
+enum Job {
+    /// Keep a link to this peer.
+    Link(PeerRef),
+    /// A peer dialled.
+    Inbound { from: Ref, acked: u64, stream: std::net::TcpStream, inbox: Inbox },
+}
+
+/// Runs a cache node until `shutdown` turns true or a planned stop; blocks.
+pub fn run(config: NodeConfig, shutdown: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let home = Home::open(&config.data)?;
+    let threads = config.threads.max(1);
+    let clients = listeners(config.listen, threads).with_context(|| format!("can't listen on {}", config.listen))?;
+    // Alone on its port: a refused connection there must mean that this process is gone (PROTOCOL 7).
+    let peers = TcpListener::bind(config.peer_listen)
+        .with_context(|| format!("can't listen for peers on {}", config.peer_listen))?;
+    peers.set_nonblocking(true)?;
+    if config.insecure_bind {
+        warn!(listen = %config.listen, "listening beyond loopback without authentication (--insecure-bind)");
+    }
+    info!(id = %config.id, listen = %config.listen, peers = %config.peer_listen, memory = config.memory, "cache node starts");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut masters = Masters::new(config.masters.clone());
+    loop {
+        let me = Ref { id: config.id.clone(), incarnation: Incarnation::random() };
+        info!(incarnation = %me.incarnation, "a life begins");
+        let (new_peers, arrivals) = mpsc::unbounded_channel();
+        let node = Arc::new(Node::new(me, config.clone(), new_peers));
+        let over = watch::Sender::new(false);
+        let end = thread::scope(|scope| {
+            let mut jobs = Vec::new();
+            for (n, listener) in clients.iter().enumerate() {
+                let listener = listener.try_clone()?;
+                let (tx, rx) = mpsc::unbounded_channel();
+                jobs.push(tx);
+                let (node, over) = (node.clone(), over.subscribe());
+                thread::Builder::new()
+                    .name(format!("data-{n}"))
+                    .spawn_scoped(scope, move || data_thread(n, &node, listener, rx, over))?;
+            }
+            let end = LocalSet::new().block_on(
+                &runtime,
+                control(&node, &home, &mut masters, peers.try_clone()?, arrivals, jobs, shutdown.clone()),
+            );
+            over.send_replace(true);
+            end
+        })?;
+        match end {
+            LifeEnd::Shutdown => return Ok(()),
+            LifeEnd::Ended(Ended::Stopped) => return Ok(()),
+            LifeEnd::Ended(e @ Ended::Refused(_)) => bail!(e),
+            LifeEnd::Fenced => {}
+        }
+    }
+}
+
+enum LifeEnd {
+    Shutdown,
+    Fenced,
+    Ended(Ended),
+}
+
+fn listeners(addr: SocketAddr, threads: usize) -> std::io::Result<Vec<TcpListener>> {
+    (0..threads)
+        .map(|_| {
+            let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            // Several threads share the port, and the kernel spreads connections over them.
+            socket.set_reuse_port(threads > 1)?;
+            socket.bind(&addr.into())?;
+            socket.listen(BACKLOG)?;
+            socket.set_nonblocking(true)?;
+            Ok(socket.into())
+        })
+        .collect()
+}
+
+async fn control(
+    node: &Arc<Node>,
+    home: &Home,
+    masters: &mut Masters,
+    peers: TcpListener,
+    mut arrivals: mpsc::UnboundedReceiver<PeerRef>,
+    jobs: Vec<mpsc::UnboundedSender<Job>>,
+    mut shutdown: watch::Receiver<bool>,
+) -> anyhow::Result<LifeEnd> {
+    spawn_local(housekeeping(node.clone()));
+    let jobs = Arc::new(jobs);
+    spawn_local(accept_peers(node.clone(), tokio::net::TcpListener::from_std(peers)?, jobs.clone()));
+    let starter = {
+        let node = node.clone();
+        async move {
+            while let Some(peer) = arrivals.recv().await {
+                debug!(peer = %peer.node, addr = peer.addr, "a new peer");
+                spawn_local(beacon::run(node.clone(), peer.clone()));
+                let thread = usize::from(peer.group) % jobs.len();
+                let _ = jobs[thread].send(Job::Link(peer));
+            }
+        }
+    };
+    spawn_local(starter);
+    let mut fenced = node.fenced.subscribe();
+    let standalone = node.config.standalone;
+    tokio::select! {
+        _ = shutdown.wait_for(|s| *s) => Ok(LifeEnd::Shutdown),
+        _ = fenced.wait_for(|f| *f) => Ok(LifeEnd::Fenced),
+        end = beat::run(node.clone(), home.id, masters), if !standalone => {
+            sleep(PARTING).await;
+            Ok(LifeEnd::Ended(end))
+        }
+    }
+}
+
+async fn housekeeping(node: Arc<Node>) {
+    let mut sweep = interval(SWEEP);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut house, mut second) = (Duration::ZERO, Duration::ZERO);
+    let mut commands = 0;
+    loop {
+        sweep.tick().await;
+        node.clients.nudge_all();
+        house += SWEEP;
+        second += SWEEP;
+        if house >= HOUSEKEEPING {
+            house = Duration::ZERO;
+            node.follow_wall_clock();
+            node.settle_quotas();
+        }
+        if second >= Duration::from_secs(1) {
+            let n = node.counters.commands.load(Ordering::Relaxed);
+            let rate = n.saturating_sub(commands) as f64 / second.as_secs_f64();
+            commands = n;
+            second = Duration::ZERO;
+            node.ops_per_s.store(rate.to_bits(), Ordering::Relaxed);
+            node.counters.latency.second();
+        }
+    }
+}
+
+async fn accept_peers(node: Arc<Node>, listener: tokio::net::TcpListener, jobs: Arc<Vec<mpsc::UnboundedSender<Job>>>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                spawn_local(greet(node.clone(), stream, jobs.clone()));
+            }
+            Err(e) if matches!(e.raw_os_error(), Some(9 | 22)) => {
+                // EBADF, EINVAL: the listener is lost, and with it the proof that this process lives.
+                error!(error = %e, "the peer listener is lost");
+                std::process::abort();
+            }
+            Err(e) => {
+                warn!(error = %e, "can't accept peers");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn greet(node: Arc<Node>, mut stream: TcpStream, jobs: Arc<Vec<mpsc::UnboundedSender<Job>>>) {
+    let mut inbox = Inbox::default();
+    let greeting = match wire::greet(&mut stream, &mut inbox, &node.me, node.cluster()).await {
+        Ok(g) => g,
+        Err(e) => return debug!(error = %e, "a peer was not welcome"),
+    };
+    match greeting.purpose {
+        Purpose::Beacon => {
+            beacon::serve(node, greeting.from, stream, inbox).await;
+        }
+        Purpose::Data => {
+            let Ok(stream) = stream.into_std() else { return };
+            let thread = greeting.from.incarnation.0 as usize % jobs.len();
+            let _ = jobs[thread].send(Job::Inbound { from: greeting.from, acked: greeting.acked, stream, inbox });
+        }
+    }
+}
+
+fn data_thread(
+    n: usize,
+    node: &Arc<Node>,
+    listener: TcpListener,
+    jobs: mpsc::UnboundedReceiver<Job>,
+    mut over: watch::Receiver<bool>,
+) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(r) => r,
+        Err(e) => {
+            error!(error = %e, "can't start a data thread");
+            std::process::abort();
+        }
+    };
+    LocalSet::new().block_on(&runtime, async {
+        if n == 0 {
+            spawn_local(expire(node.clone()));
+        }
+        spawn_local(run_jobs(node.clone(), jobs));
+        tokio::select! {
+            e = accept_clients(node, listener) => {
+                error!(error = %e, "the client listener is lost");
+                std::process::abort();
+            }
+            _ = over.wait_for(|o| *o) => {}
+        }
+    });
+}
+
+async fn accept_clients(node: &Arc<Node>, listener: TcpListener) -> std::io::Error {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(l) => l,
+        Err(e) => return e,
+    };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                spawn_local(serve::serve(node.clone(), stream));
+            }
+            Err(e) if matches!(e.raw_os_error(), Some(9 | 22)) => return e,
+            Err(e) => {
+                warn!(error = %e, "can't accept clients");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn run_jobs(node: Arc<Node>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    while let Some(job) = jobs.recv().await {
+        match job {
+            Job::Link(peer) => {
+                spawn_local(link::run(node.clone(), peer.clone()));
+                spawn_local(copy::run(node.clone(), peer));
+            }
+            Job::Inbound { from, acked, stream, inbox } => {
+                let Ok(stream) = TcpStream::from_std(stream) else { continue };
+                spawn_local(replica::serve(node.clone(), from, acked, stream, inbox));
+            }
+        }
+    }
+}
+
+/// Deletes keys at their deadline, a slice at a time.
+async fn expire(node: Arc<Node>) {
+    let mut tick = interval(Duration::from_millis(100));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        for shard in &node.shards {
+            loop {
+                let n = lock(shard).expire(node.turn(), EXPIRE_SLICE);
+                if n < EXPIRE_SLICE {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}

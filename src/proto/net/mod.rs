@@ -1,9 +1,11 @@
 //! The only I/O of `proto`: control connections, a client that follows REFRESH_MASTER, the WATCH link, a cluster client.
 
+pub mod cache;
 pub mod client;
 pub mod conn;
 #[cfg(test)]
 mod fake;
+pub mod resp_conn;
 pub mod watch;
 
 /// The longest host:port: a DNS name, a colon and a port.

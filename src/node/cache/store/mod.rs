@@ -1,12 +1,65 @@
-//! The keys and values of one shard, slot by slot. (A plain first body behind the interface that stays.)
+//! The keys and values of one shard, slot by slot.
 //!
 //! A [`Store`] knows nothing of the network. Commands change it through a [`Txn`], which records every change as an
 //! [`Effect`] for the backups; backups apply those effects.
+//!
+//! ```text
+//!   slot ─▶ body: table ──hash──▶ entry (32 bytes) ──place──▶ heap: slabs, runs, pieces
+//!                 lru ◀─────────▶   │  ▲
+//!                 due ◀── timer ◀───┘  └── owner of a slab's item
+//!   ledger ─▶ budget (the node's)      candidates ─▶ victim
+//! ```
+//!
+//! Everything is found by `u32` index, so there is no unsafe code, and any record can be moved to where there is a hole: the
+//! resident size follows the accounted size down as well as up. No operation takes time in proportion to what is stored but
+//! [`Store::clear_slot`], [`Store::digest`] and [`Store::scan`], which are per slot: tables grow by a bucket at a time, arrays by
+//! a chunk, timers move in bounded steps.
+//!
+//! * Rooms: `entry` `pool` `heap` (records and bytes), `table` `lru` `expiry` `due` (what finds them), `memory` `evict` `touches`
+//!   (how much, who goes, what backups hear of recency), `keys` (all of these changed together), `txn` (commands).
+//! * Recency is exact within a slot and sampled between slots (`evict`).
+//! * A backup's keys never go by themselves: timers of slots that are not primary fire into a list that waits for promotion.
 
-use std::collections::BTreeMap;
+mod due;
+mod entry;
+mod evict;
+mod expiry;
+mod heap;
+mod keys;
+mod lru;
+mod memory;
+mod pool;
+mod table;
+mod touches;
+mod txn;
 
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+pub use memory::{Budget, ENTRY_OVERHEAD, cost_of};
+pub use txn::Txn;
+
+use self::due::DueSlots;
+use self::entry::{Entry, TICK_MS, Tick};
+use self::evict::{Candidates, Random};
+use self::expiry::{Step, Wheel};
+use self::heap::Heap;
+use self::keys::{Body, NO_BODY};
+use self::memory::Ledger;
+use self::pool::{NIL, Pool};
+use self::touches::Touches;
 use super::effect::{Deadline, Effect, Effects, Malformed, Reader, Ttl};
 use crate::proto::slot::{SLOTS, Slot};
+
+/// Timers moved per due key asked for: each level of the wheel moves a timer once on its way.
+const STEPS_PER_KEY: usize = 4;
+/// Draws at entries before a random key is taken from a random slot: enough unless under 1 in 20 is a primary's.
+const RANDOM_KEY_DRAWS: usize = 64;
+
+/// Scratch memory above this is given back after a command, bytes: one huge value must not pin its size for ever.
+const SCRATCH_KEEP: usize = 1 << 20;
 
 /// The clocks as read once per loop turn, milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,7 +78,7 @@ impl Now {
 
     /// The wall-clock point of a deadline (EXPIRETIME).
     pub fn wall_of(self, d: Deadline) -> i64 {
-        (d.0 as i128 + self.wall_ms as i128 - self.mono_ms as i128) as i64
+        (d.0 as i128 + self.wall_ms as i128 - self.mono_ms as i128).clamp(0, i64::MAX as i128) as i64
     }
 }
 
@@ -48,7 +101,7 @@ pub struct Meta {
     pub len: usize,
     /// When it expires, if it does.
     pub deadline: Option<Deadline>,
-    /// Since the last access, milliseconds.
+    /// Since the last access, milliseconds (to 16).
     pub idle_ms: u64,
     /// Accounted bytes: key, value and overhead.
     pub cost: u64,
@@ -63,95 +116,356 @@ pub struct SlotStats {
     pub bytes: u64,
 }
 
-/// Accounted bytes of an entry beyond key and value; the same on every node, so that a primary knows what its backups hold.
-pub const ENTRY_OVERHEAD: u64 = 64;
-
-/// What an entry is accounted as: a pure function of lengths, the same on every node.
-pub fn cost_of(key_len: usize, value_len: usize) -> u64 {
-    key_len as u64 + value_len as u64 + ENTRY_OVERHEAD
+/// One shard in numbers; counters count from its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Keys in primary slots.
+    pub primary_keys: u64,
+    /// Their accounted bytes.
+    pub primary_bytes: u64,
+    /// Keys in backup slots.
+    pub backup_keys: u64,
+    /// Their accounted bytes.
+    pub backup_bytes: u64,
+    /// Lookups that found their key.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+    /// Keys dropped for memory.
+    pub evicted: u64,
+    /// Keys dropped at their deadline.
+    pub expired: u64,
 }
 
-#[derive(Default)]
-struct Entry {
-    value: Vec<u8>,
-    deadline: Option<Deadline>,
-    touched_ms: u64,
+/// Whose keys must go to make room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Keys of any primary slot: the node's own quota is short.
+    Own,
+    /// Keys of this group: its backup's credit is short.
+    Group(u8),
+    /// It is too much even for an empty node: nobody's keys would help.
+    Nobody,
+}
+
+/// There is no room; nothing was done. The caller evicts ([`Store::victim`]) and runs the command again, or answers OOM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NeedRoom {
+    /// Accounted bytes that are lacking.
+    pub bytes: u64,
+    /// Where.
+    pub scope: Scope,
+}
+
+/// Why effects were not applied; none of them was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// See [`Malformed`].
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// They would pass the node's memory limit.
+    #[error("no room for these effects")]
+    Full,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    hits: u64,
+    misses: u64,
+    evicted: u64,
+    expired: u64,
 }
 
 /// One shard's keys.
+#[derive(Debug)]
 pub struct Store {
-    slots: Vec<BTreeMap<Box<[u8]>, Entry>>,
+    entries: Pool<Entry>,
+    heap: Heap,
     roles: Vec<Role>,
+    /// Which body a slot has; [`NO_BODY`] = no keys.
+    body_of: Vec<u16>,
+    bodies: Vec<Body>,
+    free_bodies: Vec<u16>,
+    wheel: Wheel,
+    due_slots: DueSlots,
+    candidates: Candidates,
+    ledger: Ledger,
+    touches: Touches,
+    counters: Counters,
+    random: Random,
+    /// Of the hash, so that nobody can choose keys that share a bucket.
+    seed: u64,
+    /// Of the turn.
+    tick: Tick,
+    /// Where a big value is put together to be read.
+    scratch: Vec<u8>,
 }
 
 impl Default for Store {
+    /// One without a limit.
     fn default() -> Self {
-        Self::new()
+        Self::new(Budget::unlimited())
     }
 }
 
 impl Store {
-    /// An empty one.
-    pub fn new() -> Self {
-        Self { slots: (0..SLOTS).map(|_| BTreeMap::new()).collect(), roles: vec![Role::None; SLOTS] }
+    /// An empty shard of a node with this budget.
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self::with_seed(budget, rand::random())
+    }
+
+    /// As [`Store::new`], but what depends on chance (hashes, the order of a scan, samples) depends on the seed alone.
+    pub fn with_seed(budget: Arc<Budget>, seed: u64) -> Self {
+        Self {
+            entries: Pool::default(),
+            heap: Heap::default(),
+            roles: vec![Role::None; SLOTS],
+            body_of: vec![NO_BODY; SLOTS],
+            bodies: Vec::new(),
+            free_bodies: Vec::new(),
+            wheel: Wheel::default(),
+            due_slots: DueSlots::default(),
+            candidates: Candidates::default(),
+            ledger: Ledger::new(budget),
+            touches: Touches::default(),
+            counters: Counters::default(),
+            random: Random(seed),
+            seed,
+            tick: Tick::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The node's budget.
+    pub fn budget(&self) -> &Arc<Budget> {
+        self.ledger.budget()
+    }
+
+    fn begin(&mut self, now: Now) {
+        self.tick = Tick::of(now.mono_ms);
+        self.ledger.settle();
+        if self.scratch.capacity() > SCRATCH_KEEP {
+            self.scratch = Vec::new();
+        }
+    }
+
+    /// Gives back what the last command reserved and did not use; otherwise the next one does.
+    pub fn settle(&mut self) {
+        self.ledger.settle();
     }
 
     /// Opens one command's work in one slot.
     pub fn txn<'a>(&'a mut self, slot: Slot, now: Now, fx: &'a mut Effects) -> Txn<'a> {
+        self.begin(now);
         Txn { store: self, slot, now, fx }
     }
 
     /// Applies a primary's effects here (backup, learner). `sender_now_ms` is the sender's TTL clock when it (re)sent:
-    /// a deadline becomes what remains of it, at least 1 ms. Nothing is applied if any of it is malformed.
-    pub fn apply(&mut self, slot: Slot, item: &[u8], now: Now, sender_now_ms: u64) -> Result<(), Malformed> {
-        let here = |ttl: Ttl| match ttl {
-            Ttl::At(d) => Ttl::At(Deadline(now.mono_ms + d.0.saturating_sub(sender_now_ms).max(1))),
-            other => other,
-        };
-        let all: Vec<Effect<'_>> = Reader(item).collect::<Result<_, _>>()?;
-        for e in all {
-            let keys = &mut self.slots[slot.ix()];
-            match e {
-                Effect::Set(k, v, ttl) => {
-                    let old = keys.get(k).and_then(|e| e.deadline);
-                    let deadline = match here(ttl) {
-                        Ttl::None => None,
-                        Ttl::Keep => old,
-                        Ttl::At(d) => Some(d),
-                    };
-                    keys.insert(k.into(), Entry { value: v.to_vec(), deadline, touched_ms: now.mono_ms });
-                }
-                Effect::Del(k) => {
-                    keys.remove(k);
-                }
-                Effect::Expire(k, ttl) => {
-                    if let Some(e) = keys.get_mut(k) {
-                        e.deadline = match here(ttl) {
-                            Ttl::At(d) => Some(d),
-                            _ => None,
-                        };
-                    }
-                }
-                Effect::Flush => keys.clear(),
+    /// a deadline becomes what remains of it, at least 1 ms. Nothing is applied if any of it is malformed or does not fit.
+    pub fn apply(&mut self, slot: Slot, item: &[u8], now: Now, sender_now_ms: u64) -> Result<(), ApplyError> {
+        self.begin(now);
+        let role = self.roles[slot.ix()];
+        let mut bound = 0;
+        for e in Reader(item) {
+            if let Effect::Set(key, value, _) = e? {
+                bound += cost_of(key.len(), value.len());
             }
         }
+        if self.ledger.reserve(role, bound).is_err() {
+            // The bound forgets what is replaced and deleted.
+            let peak = self.peak_growth(slot, item)?;
+            self.ledger.reserve(role, peak).map_err(|_| ApplyError::Full)?;
+        }
+        self.ledger.pool(role);
+        let here = |ttl: Ttl| match ttl {
+            Ttl::At(d) => Ttl::At(Deadline(now.mono_ms.saturating_add(d.0.saturating_sub(sender_now_ms).max(1)))),
+            other => other,
+        };
+        for e in Reader(item) {
+            let e = e?;
+            let (hash, at) = match e {
+                Effect::Set(key, ..) | Effect::Del(key) | Effect::Expire(key, _) => {
+                    let hash = self.hash(key);
+                    (hash, self.find(slot, hash, key))
+                }
+                Effect::Flush => (0, NIL),
+            };
+            match e {
+                Effect::Set(key, value, ttl) => self.put(slot, hash, at, key, value, here(ttl)),
+                Effect::Flush => self.clear_slot(slot),
+                _ if at == NIL => {}
+                Effect::Del(_) => self.remove(at),
+                Effect::Expire(_, ttl) => match here(ttl) {
+                    Ttl::At(d) => self.set_deadline(at, Some(d)),
+                    Ttl::None | Ttl::Keep => self.set_deadline(at, None),
+                },
+            }
+        }
+        self.ledger.settle();
         Ok(())
+    }
+
+    /// By how many bytes the slot will at most have grown while these effects are applied one after another.
+    fn peak_growth(&self, slot: Slot, item: &[u8]) -> Result<u64, Malformed> {
+        let mut changed = std::collections::HashMap::new();
+        let (mut growth, mut peak) = (0i64, 0);
+        let cost_here = |key: &[u8]| match self.find(slot, self.hash(key), key) {
+            NIL => 0,
+            at => self.cost(at) as i64,
+        };
+        let mut flushed = false;
+        for e in Reader(item) {
+            let (key, cost) = match e? {
+                Effect::Set(key, value, _) => (key, cost_of(key.len(), value.len()) as i64),
+                Effect::Del(key) => (key, 0),
+                Effect::Expire(..) => continue,
+                Effect::Flush => {
+                    changed.clear();
+                    flushed = true;
+                    growth = -(self.slot_stats(slot).bytes as i64);
+                    continue;
+                }
+            };
+            let before = changed.insert(key, cost).unwrap_or_else(|| if flushed { 0 } else { cost_here(key) });
+            growth += cost - before;
+            peak = peak.max(growth);
+        }
+        Ok(peak as u64)
     }
 
     /// Drops all keys of a slot, recording nothing.
     pub fn clear_slot(&mut self, slot: Slot) {
-        self.slots[slot.ix()].clear();
+        while let Some(body) = self.body(slot) {
+            self.remove(body.lru.oldest());
+        }
     }
 
     /// What the slot's bytes are counted as from now on.
     pub fn set_role(&mut self, slot: Slot, role: Role) {
+        let old = self.roles[slot.ix()];
+        if old == role {
+            return;
+        }
+        self.delist(slot);
         self.roles[slot.ix()] = role;
+        self.enlist(slot);
+        let SlotStats { keys, bytes } = self.slot_stats(slot);
+        self.ledger.recast(old, role, keys, bytes);
+        self.queue_due(slot);
+    }
+
+    /// What the slot's bytes are counted as.
+    pub fn role(&self, slot: Slot) -> Role {
+        self.roles[slot.ix()]
     }
 
     /// One slot in numbers.
     pub fn slot_stats(&self, slot: Slot) -> SlotStats {
-        let keys = &self.slots[slot.ix()];
-        SlotStats { keys: keys.len() as u64, bytes: keys.iter().map(|(k, e)| cost_of(k.len(), e.value.len())).sum() }
+        self.body(slot).map_or(SlotStats::default(), |b| SlotStats { keys: u64::from(b.keys), bytes: b.bytes })
+    }
+
+    /// This shard in numbers.
+    pub fn totals(&self) -> Totals {
+        let (primary, backup) = (self.ledger.primary(), self.ledger.backup());
+        let Counters { hits, misses, evicted, expired } = self.counters;
+        Totals {
+            primary_keys: primary.keys,
+            primary_bytes: primary.bytes,
+            backup_keys: backup.keys,
+            backup_bytes: backup.bytes,
+            hits,
+            misses,
+            evicted,
+            expired,
+        }
+    }
+
+    /// Keys with a deadline in primary slots.
+    pub fn primary_timers(&self) -> u64 {
+        let primary = self.roles.iter().zip(0u16..).filter(|(role, _)| matches!(role, Role::Primary { .. }));
+        primary.filter_map(|(_, slot)| self.body(Slot(slot))).map(|b| u64::from(b.timers)).sum()
+    }
+
+    /// Counters start again at 0 (CONFIG RESETSTAT).
+    pub fn reset_stats(&mut self) {
+        self.counters = Counters::default();
+    }
+
+    /// See [`Budget::set_primary_quota`].
+    pub fn set_primary_quota(&self, bytes: u64) {
+        self.budget().set_primary_quota(bytes);
+    }
+
+    /// See [`Budget::set_credit`].
+    pub fn set_credit(&self, group: u8, bytes: u64) {
+        self.budget().set_credit(group, bytes);
+    }
+
+    /// What the node holds above a quota or credit, as far as this shard can do something about it.
+    pub fn excess(&self) -> Option<NeedRoom> {
+        self.ledger
+            .excess(self.candidates.groups.keys().copied())
+            .filter(|need| !self.candidates.of(need.scope).is_empty())
+    }
+
+    /// A key to evict for this: about the least recently used one of those that would help; none if none would. It is evicted
+    /// with [`Txn::evict`].
+    pub fn victim(&mut self, need: NeedRoom) -> Option<(Slot, Box<[u8]>)> {
+        let Self { candidates, random, entries, tick, .. } = self;
+        let oldest = evict::draw(candidates.of(need.scope), random)
+            .filter_map(|slot| self.bodies.get(self.body_of[slot as usize] as usize))
+            .map(|body| body.lru.oldest())
+            .max_by_key(|&at| tick.age_of(entries[at].accessed))?;
+        Some((Slot(self.entries[oldest].slot), self.key(oldest).into()))
+    }
+
+    /// Keys of primary slots that are past their deadline, at most `max`, to be deleted through [`Store::txn`] (looking at one is
+    /// enough). What is not deleted is named again, after the other slots had their turn.
+    pub fn expired(&mut self, now: Now, max: usize) -> Vec<(Slot, Box<[u8]>)> {
+        self.begin(now);
+        for _ in 0..max.saturating_mul(STEPS_PER_KEY) {
+            match self.wheel.step(now.mono_ms) {
+                Step::Idle => break,
+                Step::Moved => {}
+                Step::Fired { timer, entry } => {
+                    let slot = Slot(self.entries[entry].slot);
+                    self.wheel.push_due(timer, &mut self.bodies[self.body_of[slot.ix()] as usize].due);
+                    self.queue_due(slot);
+                }
+            }
+        }
+        let mut named = Vec::new();
+        for _ in 0..self.due_slots.len() {
+            if named.len() >= max {
+                break;
+            }
+            let Some(slot) = self.due_slots.pop() else { break };
+            self.queue_due(slot);
+            let Some(body) = self.body(slot).filter(|_| matches!(self.role(slot), Role::Primary { .. })) else {
+                continue;
+            };
+            let due = self.wheel.due(body.due).take(max - named.len());
+            named.extend(due.map(|at| (slot, self.key(at).into())));
+        }
+        named
+    }
+
+    /// Hits in primary slots since the last call, a sample, each key once: for [`Store::touch_backup`] at their backups.
+    pub fn touches(&mut self, mut each: impl FnMut(Slot, &[u8])) {
+        for note in self.touches.drain() {
+            let Some(e) = self.entries.get(note.entry).filter(|e| e.hash == note.hash) else { continue };
+            if matches!(self.roles[e.slot as usize], Role::Primary { backed_at: 1.. }) {
+                each(Slot(e.slot), self.key(note.entry));
+            }
+        }
+    }
+
+    /// The primary says that the key was used: it becomes the most recently used of its slot here too.
+    pub fn touch_backup(&mut self, slot: Slot, key: &[u8]) {
+        let at = self.find(slot, self.hash(key), key);
+        if at != NIL && self.role(slot) == Role::Backup {
+            self.bump(at);
+        }
     }
 
     /// Walks a slot from `cursor` (0 = start), calling `each` with key, value and deadline until about `max_bytes` were seen;
@@ -159,138 +473,81 @@ impl Store {
     pub fn scan(
         &self,
         slot: Slot,
-        cursor: u64,
+        mut cursor: u64,
         max_bytes: usize,
         mut each: impl FnMut(&[u8], &[u8], Option<Deadline>),
     ) -> u64 {
-        let mut seen = 0;
-        for (n, (k, e)) in self.slots[slot.ix()].iter().enumerate().skip(cursor as usize) {
-            if seen >= max_bytes {
-                return n as u64;
+        let Some(body) = self.body(slot) else { return 0 };
+        let (mut seen, mut scratch) = (0, Vec::new());
+        loop {
+            cursor = body.table.visit(&self.entries, cursor, |at| {
+                let place = self.entries[at].place();
+                let (key, value) = (self.heap.key(place), self.heap.value(place, &mut scratch));
+                seen += key.len() + value.len() + ENTRY_OVERHEAD as usize;
+                each(key, value, self.deadline(at));
+            });
+            if cursor == 0 || seen >= max_bytes {
+                return cursor;
             }
-            seen += k.len() + e.value.len();
-            each(k, &e.value, e.deadline);
         }
-        0
+    }
+
+    /// Some keys of a slot (CLUSTER GETKEYSINSLOT), at most `max`; keys past their deadline may be among them.
+    pub fn keys_in_slot(&self, slot: Slot, max: usize) -> Vec<Box<[u8]>> {
+        let mut keys = Vec::new();
+        let mut cursor = 0;
+        while keys.len() < max {
+            cursor = self.scan(slot, cursor, 0, |key, _, _| keys.push(key.into()));
+            if cursor == 0 {
+                break;
+            }
+        }
+        keys.truncate(max);
+        keys
+    }
+
+    /// A key of a primary slot, drawn by `random`: every key is about equally likely. It may be past its deadline.
+    pub fn random_key(&self, random: u64) -> Option<(Slot, &[u8])> {
+        let mut random = Random(random);
+        for _ in 0..RANDOM_KEY_DRAWS {
+            let at = evict::below(random.next(), self.entries.len() as usize) as u32;
+            if let Some(e) = self.entries.get(at)
+                && matches!(self.roles[e.slot as usize], Role::Primary { .. })
+            {
+                return Some((Slot(e.slot), self.key(at)));
+            }
+        }
+        let slots = self.candidates.of(Scope::Own);
+        let slot = Slot(*slots.get(evict::below(random.next(), slots.len()))?);
+        let at = self.body(slot)?.table.pick(random.next() as u32)?;
+        Some((slot, self.key(at)))
+    }
+
+    /// Whether a key is there and not past its deadline; changes nothing.
+    pub fn holds(&self, slot: Slot, key: &[u8], now: Now) -> bool {
+        let at = self.find(slot, self.hash(key), key);
+        at != NIL && self.deadline(at).is_none_or(|d| d.0 > now.mono_ms)
+    }
+
+    fn idle_ms(&self, at: u32) -> u64 {
+        u64::from(self.tick.age_of(self.entries[at].accessed)) * TICK_MS
     }
 
     /// Order-independent digest of keys, values and has-TTL (no deadlines, no recency); equal at equal (pterm, seq).
     pub fn digest(&self, slot: Slot) -> u64 {
-        self.slots[slot.ix()].iter().fold(0u64, |sum, (k, e)| {
-            let mut bytes = (k.len() as u64).to_le_bytes().to_vec();
-            bytes.extend_from_slice(k);
-            bytes.extend_from_slice(&e.value);
-            bytes.push(u8::from(e.deadline.is_some()));
-            sum.wrapping_add(xxhash_rust::xxh3::xxh3_64(&bytes))
-        })
-    }
-}
-
-/// One command's work in one slot of which this node is primary.
-pub struct Txn<'a> {
-    store: &'a mut Store,
-    slot: Slot,
-    now: Now,
-    fx: &'a mut Effects,
-}
-
-/// There is no room for so many more bytes; nothing was done. The caller evicts and runs the command again, or answers OOM.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NeedRoom(pub u64);
-
-impl Txn<'_> {
-    /// The clocks of this turn.
-    pub fn now(&self) -> Now {
-        self.now
-    }
-
-    /// Must be called before the first change of a command that may add bytes, with an upper bound of the cost of all it will
-    /// add ([`cost_of`] per key). Fails before anything was changed.
-    pub fn reserve(&mut self, _bytes: u64) -> Result<(), NeedRoom> {
-        Ok(())
-    }
-
-    fn live(&mut self, key: &[u8]) -> Option<&mut Entry> {
-        let now = self.now.mono_ms;
-        let keys = &mut self.store.slots[self.slot.ix()];
-        if keys.get(key)?.deadline.is_some_and(|d| d.0 <= now) {
-            keys.remove(key);
-            self.fx.push(Effect::Del(key));
-            return None;
-        }
-        keys.get_mut(key)
-    }
-
-    /// The value; counts as an access. A key past its deadline is deleted (and that shipped) and missing.
-    pub fn get(&mut self, key: &[u8]) -> Option<&[u8]> {
-        let now = self.now.mono_ms;
-        let e = self.live(key)?;
-        e.touched_ms = now;
-        Some(&e.value)
-    }
-
-    /// The value, without counting as an access or a hit (write commands that look first).
-    pub fn peek(&mut self, key: &[u8]) -> Option<&[u8]> {
-        self.live(key).map(|e| e.value.as_slice())
-    }
-
-    /// What is known of the key, without counting as an access.
-    pub fn meta(&mut self, key: &[u8]) -> Option<Meta> {
-        let now = self.now.mono_ms;
-        let e = self.live(key)?;
-        Some(Meta {
-            len: e.value.len(),
-            deadline: e.deadline,
-            idle_ms: now.saturating_sub(e.touched_ms),
-            cost: cost_of(key.len(), e.value.len()),
-        })
-    }
-
-    /// Counts as an access (TOUCH); whether the key exists.
-    pub fn touch(&mut self, key: &[u8]) -> bool {
-        self.get(key).is_some()
-    }
-
-    /// The key holds this value.
-    pub fn set(&mut self, key: &[u8], value: &[u8], ttl: Ttl) {
-        let old = self.live(key).and_then(|e| e.deadline);
-        let deadline = match ttl {
-            Ttl::None => None,
-            Ttl::Keep => old,
-            Ttl::At(d) => Some(d),
-        };
-        self.fx.push(Effect::Set(key, value, ttl));
-        self.store.slots[self.slot.ix()]
-            .insert(key.into(), Entry { value: value.to_vec(), deadline, touched_ms: self.now.mono_ms });
-    }
-
-    /// The key is gone; whether it was there.
-    pub fn del(&mut self, key: &[u8]) -> bool {
-        let there = self.live(key).is_some();
-        if there {
-            self.store.slots[self.slot.ix()].remove(key);
-            self.fx.push(Effect::Del(key));
-        }
-        there
-    }
-
-    /// Sets (or with `None` removes) the deadline; whether the key exists. A deadline already past deletes it.
-    pub fn expire(&mut self, key: &[u8], deadline: Option<Deadline>) -> bool {
-        let now = self.now.mono_ms;
-        if self.live(key).is_none() {
-            return false;
-        }
-        match deadline {
-            Some(d) if d.0 <= now => {
-                self.del(key);
-            }
-            _ => {
-                if let Some(e) = self.live(key) {
-                    e.deadline = deadline;
-                }
-                self.fx.push(Effect::Expire(key, deadline.map_or(Ttl::None, Ttl::At)));
+        let (mut sum, mut cursor, mut bytes) = (0u64, 0, Vec::new());
+        loop {
+            cursor = self.scan(slot, cursor, usize::MAX, |key, value, deadline| {
+                bytes.clear();
+                bytes.extend_from_slice(&(key.len() as u64).to_le_bytes());
+                bytes.extend_from_slice(key);
+                bytes.extend_from_slice(value);
+                bytes.push(u8::from(deadline.is_some()));
+                sum = sum.wrapping_add(xxhash_rust::xxh3::xxh3_64(&bytes));
+            });
+            if cursor == 0 {
+                return sum;
             }
         }
-        true
     }
 }

@@ -1,0 +1,235 @@
+//! What the store costs: nanoseconds per operation, resident bytes per item, and the resident size against the limit when
+//! sizes vary and shift. `cargo bench --bench store [SCENARIO…]`; each scenario runs in a process of its own.
+
+use std::process::{Command, ExitCode};
+
+use cachectl::node::cache::effect::{Deadline, Effects, Ttl};
+use cachectl::node::cache::store::{Budget, Now, Role, Store, cost_of};
+use cachectl::proto::slot::{SLOTS, Slot};
+
+/// What is run when nothing is named.
+const ALL: &[&str] = &[
+    "speed 32",
+    "speed 100",
+    "ttl 100",
+    "churn 100 100",
+    "churn 1024 1024",
+    "churn 4096 4096",
+    "churn 10000 10000",
+    "churn 65536 65536",
+    "churn 100 65536",
+    "churn 5000 120000",
+    "churn 100 1000000",
+    "shift",
+    "empty",
+];
+const ITEMS: usize = 1_000_000;
+const KEY_LEN: usize = 16;
+const LIMIT: u64 = 256 << 20;
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Evenly over the magnitudes from `low` to `high`.
+    fn len(&mut self, low: usize, high: usize) -> usize {
+        (low as f64 * (high as f64 / low as f64).powf(self.unit())) as usize
+    }
+}
+
+fn resident() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+fn key(id: u64) -> [u8; KEY_LEN] {
+    let mut key = [b'0'; KEY_LEN];
+    let (mut id, mut at) = (id, KEY_LEN);
+    while id > 0 {
+        at -= 1;
+        key[at] = b'0' + (id % 10) as u8;
+        id /= 10;
+    }
+    key
+}
+
+fn store(limit: u64) -> Store {
+    let mut store = Store::new(Budget::new(limit));
+    (0..SLOTS as u16).for_each(|s| store.set_role(Slot(s), Role::Primary { backed_at: 1 }));
+    store.set_credit(1, u64::MAX);
+    store
+}
+
+/// As a shard writes: reserve, evict while there is no room, set.
+fn set(store: &mut Store, fx: &mut Effects, key: &[u8], value: &[u8], ttl: Ttl, now: Now) {
+    let slot = Slot::of_key(key);
+    loop {
+        fx.clear();
+        let mut txn = store.txn(slot, now, fx);
+        match txn.reserve(cost_of(key.len(), value.len())) {
+            Ok(()) => return txn.set(key, value, ttl),
+            Err(need) => {
+                let Some((slot, key)) = store.victim(need) else { return };
+                store.txn(slot, now, fx).evict(&key);
+            }
+        }
+    }
+}
+
+/// Of this thread on a CPU, nanoseconds: other people's load on the machine stays out.
+fn cpu_ns() -> u64 {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+fn time(what: &str, n: usize, mut f: impl FnMut(usize)) {
+    let start = cpu_ns();
+    (0..n).for_each(&mut f);
+    println!("  {what:<22} {:>7.0} ns", (cpu_ns() - start) as f64 / n as f64);
+}
+
+fn speed(value_len: usize, ttl: bool) {
+    let before = resident();
+    let limit = ITEMS as u64 * cost_of(KEY_LEN, value_len);
+    let (mut store, mut fx, mut random) = (store(limit), Effects::default(), Random(88_172_645_463_325_252));
+    let value = vec![7; value_len];
+    let now = |n: usize| Now { mono_ms: 1 + n as u64 / 500, wall_ms: 0 };
+    let ttl_of = |n: usize| if ttl { Ttl::At(Deadline(100_000 + n as u64)) } else { Ttl::None };
+    println!("{ITEMS} items of {KEY_LEN} + {value_len} bytes{}:", if ttl { " with a TTL" } else { "" });
+    time("set, new", ITEMS, |n| set(&mut store, &mut fx, &key(n as u64), &value, ttl_of(n), now(n)));
+    let per_item = (resident() - before) as f64 / ITEMS as f64;
+    let mut pick = |n: usize| key(random.next() % n as u64);
+    let mut found = 0;
+    time("get, hit", ITEMS, |n| {
+        let key = pick(ITEMS);
+        found += store.txn(Slot::of_key(&key), now(ITEMS + n), &mut fx).get(&key).map_or(0, <[u8]>::len);
+    });
+    assert_eq!(found, ITEMS * value_len);
+    time("get, miss", ITEMS, |n| {
+        let key = key((ITEMS + n) as u64);
+        assert!(store.txn(Slot::of_key(&key), now(2 * ITEMS + n), &mut fx).get(&key).is_none());
+    });
+    time("set, same length", ITEMS, |n| set(&mut store, &mut fx, &pick(ITEMS), &value, Ttl::Keep, now(3 * ITEMS + n)));
+    time("set, evicting", ITEMS, |n| {
+        set(&mut store, &mut fx, &key((ITEMS + n) as u64), &value, ttl_of(n), now(4 * ITEMS + n));
+    });
+    time("del", ITEMS / 2, |n| {
+        let key = key((ITEMS + n) as u64);
+        fx.clear();
+        store.txn(Slot::of_key(&key), now(5 * ITEMS + n), &mut fx).del(&key);
+    });
+    println!(
+        "  resident per item      {per_item:>7.1} bytes, accounted {}; half of them deleted: {:.1} bytes",
+        cost_of(KEY_LEN, value_len),
+        (resident() - before) as f64 / store.totals().primary_keys as f64
+    );
+}
+
+/// Fills to the limit and goes on writing; some keys are asked for again and again and stay.
+struct Churn {
+    store: Store,
+    fx: Effects,
+    random: Random,
+    next: u64,
+    before: u64,
+}
+
+impl Churn {
+    fn new() -> Self {
+        let before = resident();
+        Self { store: store(LIMIT), fx: Effects::default(), random: Random(99), next: 0, before }
+    }
+
+    fn write(&mut self, low: usize, high: usize, times: u64) {
+        let mut written = 0;
+        let value = vec![7; high + 1];
+        while written < times * LIMIT {
+            let len = self.random.len(low, high);
+            let now = Now { mono_ms: 1 + self.next / 100, wall_ms: 0 };
+            set(&mut self.store, &mut self.fx, &key(self.next), &value[..len], Ttl::None, now);
+            // A tenth of all keys is kept warm, scattered among the others.
+            let warm = key(self.random.next() % (self.next / 10 + 1) * 10);
+            let _ = self.store.txn(Slot::of_key(&warm), now, &mut self.fx).get(&warm);
+            self.next += 1;
+            written += cost_of(KEY_LEN, len);
+        }
+    }
+
+    fn report(&self, what: &str) {
+        let (used, keys) = (self.store.budget().used(), self.store.totals().primary_keys);
+        let took = (resident() - self.before) as f64;
+        println!(
+            "  {what:<22} {keys:>8} keys  resident / limit {:.3}  accounted / limit {:.3}",
+            took / LIMIT as f64,
+            used as f64 / LIMIT as f64
+        );
+    }
+}
+
+fn run(scenario: &str) {
+    let mut words = scenario.split(' ');
+    let name = words.next().unwrap_or_default();
+    let mut number = || words.next().and_then(|w| w.parse().ok()).unwrap_or(100);
+    match name {
+        "speed" => speed(number(), false),
+        "ttl" => speed(number(), true),
+        "churn" => {
+            let (low, high) = (number(), number());
+            let mut churn = Churn::new();
+            let start = cpu_ns();
+            churn.write(low, high, 5);
+            churn.report(&format!("values {low} to {high}"));
+            println!("  {:>29.0} ns a write and a read", (cpu_ns() - start) as f64 / churn.next as f64);
+        }
+        "shift" => {
+            let mut churn = Churn::new();
+            for (low, high) in [
+                (100, 100),
+                (300, 500),
+                (1_000, 1_100),
+                (4_000, 8_000),
+                (65_536, 65_536),
+                (100, 200),
+                (10_000, 20_000),
+                (100_000, 400_000),
+                (100, 65_536),
+            ] {
+                churn.write(low, high, 2);
+                churn.report(&format!("then {low} to {high}"));
+            }
+        }
+        "empty" => {
+            let before = resident();
+            let store = store(LIMIT);
+            println!("  an empty store: {} KiB resident", (resident() - before) >> 10);
+            drop(store);
+        }
+        other => println!("no such scenario: {other}"),
+    }
+}
+
+fn main() -> ExitCode {
+    if let Ok(scenario) = std::env::var("STORE_SCENARIO") {
+        run(&scenario);
+        return ExitCode::SUCCESS;
+    }
+    let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
+    let scenarios = if named.is_empty() { ALL.iter().map(|s| s.to_string()).collect() } else { vec![named.join(" ")] };
+    for scenario in scenarios {
+        let done = std::env::current_exe().and_then(|exe| Command::new(exe).env("STORE_SCENARIO", &scenario).status());
+        if !done.is_ok_and(|status| status.success()) {
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}

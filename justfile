@@ -1,0 +1,27 @@
+# The habits of this house, one word each. `just` lists them.
+
+_list:
+    @just --list
+
+# What must be clean before a commit: format, lints, house rules.
+check:
+    cargo fmt --all -- --check
+    cargo clippy --all-targets --locked -- -D warnings
+    cargo test --locked --test tidy
+
+# Every test; those with real clients say what to install if a client is missing.
+test:
+    cargo test --locked
+
+# A local cluster and the manager on the screen; `q` leaves it running, `cargo run --release -- down` ends it.
+demo:
+    cargo run --release --locked -- up --tui
+
+# Every benchmark: the planner's figures and whatever else is in benches/.
+bench:
+    cargo bench --locked
+
+# The README's picture, from a real screen of a real cluster.
+pictures:
+    cargo run --release --locked -- up
+    cargo run --release --locked -- tui --snapshot overview

@@ -1,0 +1,62 @@
+//! `cachectl up --foreground`: all logs on the terminal until Ctrl-C, which is `down`.
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::logs::{FOLLOW, Printer};
+use super::{Ctx, down};
+use crate::cli::error::{CliError, CmdResult, Exit};
+use crate::cli::local::logs::{Filter, Follower, processes, read};
+use crate::cli::local::spawn::Spawned;
+use crate::cli::local::state::Home;
+
+/// Runs until a signal or until nothing of the cluster runs.
+pub async fn run(ctx: &Ctx, home: &Home, mut children: Vec<Spawned>) -> CmdResult {
+    let signals = |e: std::io::Error| CliError::failed("SIGNALS", format!("cannot watch signals: {e}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(signals)?;
+    let who = processes(home);
+    let mut follower = Follower::at_end(home, &who);
+    let printer = Printer::new(&who);
+    ctx.out.say("all logs follow; Ctrl-C stops the cluster\n");
+    /// Lines of the start that are shown first.
+    const TAIL: usize = 20;
+    let first = read(home, &who, &Filter { since: None, tail: Some(TAIL) });
+    let mut shown = printer.print(&ctx.out, &first);
+    let mut running = home.running()?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => break,
+            _ = terminate.recv() => break,
+            // The terminal is gone, and this was its cluster.
+            _ = hangup.recv() => break,
+            () = tokio::time::sleep(FOLLOW) => {}
+        }
+        if shown.is_ok() {
+            shown = printer.print(&ctx.out, &follower.read());
+        }
+        // Waited for, so that none stays behind as a zombie of this process.
+        children.retain_mut(|c| match c.ended() {
+            Some(how) => {
+                ctx.out.warn(&format!("{} ended ({how}); `cachectl up` starts it again", c.process.id));
+                false
+            }
+            None => true,
+        });
+        if running.alive().next().is_none() {
+            // Another `up` may have started them anew; a `down` elsewhere has not.
+            running = home.running()?;
+            if running.alive().next().is_none() {
+                ctx.out.say(&format!("nothing of cluster {} runs any more", home.name));
+                return Ok(Exit::Done);
+            }
+        }
+    }
+    ctx.out.say("");
+    let result = down::stop(ctx, home, false).await;
+    let _ = printer.print(&ctx.out, &follower.read());
+    for c in &mut children {
+        c.ended();
+    }
+    result
+}

@@ -1,0 +1,80 @@
+//! One file a command.
+
+pub mod context;
+pub mod del;
+pub mod down;
+pub mod events;
+pub mod foreground;
+pub mod get;
+pub mod incr;
+pub mod kv;
+pub mod logs;
+pub mod ls;
+pub mod master;
+pub mod node;
+pub mod server;
+pub mod set;
+pub mod status;
+pub mod switchover;
+pub mod ttl;
+pub mod up;
+pub mod whereis;
+
+use super::context::{Said, Target};
+use super::error::CliError;
+use super::local::state::{Home, Members, Role};
+use super::output::Out;
+
+/// What every command is given.
+#[derive(Debug)]
+pub struct Ctx {
+    /// Where words go.
+    pub out: Out,
+    /// Which cluster is meant.
+    pub target: Target,
+    /// `--yes`.
+    pub yes: bool,
+}
+
+/// Where a cluster can be asked.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// Its name, as far as known.
+    pub name: String,
+    /// Addresses of masters.
+    pub masters: Vec<String>,
+    /// Addresses of nodes, as far as recorded.
+    pub nodes: Vec<String>,
+    /// What is recorded, if it is a local one.
+    pub members: Option<Members>,
+}
+
+impl Ctx {
+    /// The cluster that is meant, or an error if nobody ever started it.
+    pub fn reach(&self) -> Result<Reach, CliError> {
+        let t = &self.target;
+        if !t.masters.is_empty() {
+            return Ok(Reach { name: t.name.clone(), masters: t.masters.clone(), nodes: Vec::new(), members: None });
+        }
+        let Some(members) = Home::of(&t.name)?.members()? else {
+            return Err(unknown_cluster(&t.name, t.said));
+        };
+        Ok(Reach {
+            name: t.name.clone(),
+            masters: members.addrs(Role::Master),
+            nodes: members.addrs(Role::Node),
+            members: Some(members),
+        })
+    }
+}
+
+/// No local cluster of that name is recorded.
+pub fn unknown_cluster(name: &str, said: Said) -> CliError {
+    let e = CliError::failed("NO_CLUSTER", format!("there is no local cluster {name}"));
+    match said {
+        Said::Default | Said::Context => {
+            e.hint("`cachectl up` starts one; --masters-addr reaches one that runs elsewhere")
+        }
+        _ => e.hint(format!("`cachectl ls` lists them; `cachectl up --name {name}` starts it")),
+    }
+}

@@ -1,0 +1,11 @@
+//! Local clusters: processes that `up` starts on this machine, what is recorded of them, and how they end.
+
+pub mod inherit;
+pub mod lock;
+pub mod logs;
+pub mod ports;
+pub mod process;
+pub mod spawn;
+pub mod state;
+pub mod stop;
+pub mod wait;

@@ -1,0 +1,147 @@
+//! Waits until a cluster is ok, and says what is missing meanwhile.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::state::{Members, Role};
+use crate::cli::link;
+use crate::proto::net::client::MasterClient;
+use crate::proto::status::{Health, NodeState, Status};
+
+/// Between two questions: a cluster forms in some hundred milliseconds, so this is what `up` may lose at its end.
+const POLL: Duration = Duration::from_millis(10);
+/// How long one question may take before the children are looked at again; shorter than the client's own pause between
+/// rounds, which is made for clusters that run.
+const ASK: Duration = Duration::from_millis(100);
+
+/// Asks the masters of a cluster how far it is.
+pub struct Waiter {
+    client: MasterClient,
+    nodes: BTreeSet<String>,
+    masters: usize,
+    last: Option<Status>,
+}
+
+impl Waiter {
+    /// For these members.
+    pub fn new(members: &Members) -> Self {
+        Self {
+            client: link::once(&members.addrs(Role::Master), ASK),
+            nodes: members.of(Role::Node).map(|m| m.id.clone()).collect(),
+            masters: members.of(Role::Master).count(),
+            last: None,
+        }
+    }
+
+    /// Asks once and breathes; true when the cluster is ok with all its members.
+    pub async fn poll(&mut self) -> bool {
+        let begun = Instant::now();
+        if let Ok(view) = link::status(&mut self.client).await {
+            self.last = Some(view.status);
+        }
+        if self.done() {
+            return true;
+        }
+        tokio::time::sleep(POLL.saturating_sub(begun.elapsed())).await;
+        false
+    }
+
+    /// The last answer.
+    pub fn status(&self) -> Option<&Status> {
+        self.last.as_ref()
+    }
+
+    /// Whether the last answer says that all is well.
+    fn done(&self) -> bool {
+        self.last.as_ref().is_some_and(|s| s.state == Health::Ok && self.absent(s).is_empty())
+    }
+
+    /// Members that are not up.
+    fn absent<'a>(&'a self, s: &Status) -> Vec<&'a str> {
+        let up = |id: &str| s.nodes.iter().any(|n| n.id == id && n.state == NodeState::Up);
+        self.nodes.iter().map(String::as_str).filter(|id| !up(id)).collect()
+    }
+
+    /// How far it is, on one line.
+    pub fn progress(&self) -> String {
+        let Some(s) = &self.last else {
+            return "waiting for a master to answer".to_owned();
+        };
+        let up = self.nodes.len() - self.absent(s).len();
+        let alive = s.masters.iter().filter(|m| m.alive).count();
+        let backed = s.slots.serving.saturating_sub(s.slots.solo);
+        format!(
+            "masters {alive}/{}  nodes {up}/{}  slots {}/{} serving, {backed} backed",
+            self.masters,
+            self.nodes.len(),
+            s.slots.serving,
+            s.slots.total
+        )
+    }
+
+    /// What keeps it from being ok.
+    pub fn missing(&self) -> String {
+        let Some(s) = &self.last else {
+            return "no master answers".into();
+        };
+        let mut all = Vec::new();
+        if s.leader.is_none() {
+            all.push("no master leads".to_owned());
+        }
+        let away: Vec<&str> = s.masters.iter().filter(|m| !m.alive).map(|m| m.id.as_str()).collect();
+        if !away.is_empty() {
+            all.push(format!("master {} is away", away.join(", ")));
+        }
+        let absent = self.absent(s);
+        if !absent.is_empty() {
+            all.push(format!("node {} is not up", absent.join(", ")));
+        }
+        if s.slots.serving < s.slots.total {
+            all.push(format!("{} of {} slots do not serve", s.slots.total - s.slots.serving, s.slots.total));
+        }
+        if s.slots.solo > 0 {
+            all.push(format!("{} slots lack their backup", s.slots.solo));
+        }
+        if all.is_empty() { format!("the cluster is {:?}", s.state).to_lowercase() } else { all.join("; ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::local::state::Member;
+
+    fn status(text: &str) -> Status {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let mut members = Members::new("x", 7100, 1, 1 << 20);
+        for (id, role) in [("m1", Role::Master), ("n1", Role::Node), ("n2", Role::Node)] {
+            members.members.push(Member {
+                id: id.into(),
+                role,
+                addr: "127.0.0.1:1".into(),
+                peer_addr: None,
+                zone: String::new(),
+                removed: false,
+            });
+        }
+        let mut w = Waiter::new(&members);
+        assert_eq!(w.missing(), "no master answers");
+        w.last = Some(status(
+            r#"{"schema":1,"cluster":"x","cluster_id":"1","state":"down","epoch":1,"term":1,"leader":null,
+            "masters":[{"id":"m1","addr":"a","role":"follower","alive":false,"last_log":1,"applied":1}],"nodes":[],
+            "slots":{"total":16384,"serving":0,"solo":0,"orphan":0,"lost_total":0},"operations":[]}"#,
+        ));
+        let text = w.missing();
+        for part in ["no master leads", "master m1 is away", "node n1, n2 is not up", "16384 of 16384 slots"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert!(!w.done());
+        let s = w.last.as_mut().unwrap();
+        s.state = Health::Ok;
+        assert!(!w.done(), "ok without its nodes is not what was asked for");
+    }
+}

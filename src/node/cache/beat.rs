@@ -1,0 +1,384 @@
+//! The node's side of the masters: registers, beats every 250 ms, follows REFRESH_MASTER, pulls configurations, reports
+//! ready learners and stalled members. When its masters are gone it keeps serving and keeps trying all it knows, for ever.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::node::Node;
+use super::shard::lock;
+use super::slot::{Leased, Rank};
+use crate::node::clock::Mono;
+use crate::proto::control::{
+    AddCacheServer, Complain, KeepAlive, LearnerReady, Message, RefreshIp, RefreshMaster, StopOrder,
+};
+use crate::proto::id::{HomeId, LeaderId, Ref};
+use crate::proto::net::conn::{Conn, ConnError, LineReader, LineWriter};
+use crate::proto::slot::{SLOTS, Slot};
+use crate::proto::stats::NodeStats;
+
+/// Between two heartbeats (PROTOCOL 4).
+pub const BEAT_EVERY: Duration = Duration::from_millis(250);
+/// A master that acks nothing for so long is left for another.
+const SILENCE_MAX: Duration = Duration::from_millis(1000);
+/// How long a connect to a master may take.
+const CONNECT_MAX: Duration = Duration::from_millis(500);
+/// Between two tries, when no master leads.
+const RETRY: Duration = Duration::from_millis(20);
+/// A member of `ack_set` that neither confirms nor renews its lease for so long is complained of (PROTOCOL 6).
+const STALL_MS: u64 = 2000;
+/// Slots that become ready are gathered for so long: thousands do at once while a node is rebuilt.
+const READY_EVERY: Duration = Duration::from_millis(20);
+/// Slots in one LEARNER_READY: bounds the line.
+const READY_MAX: usize = 8192;
+
+/// Why the masters' side ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The masters refuse this node for good.
+    #[error("the masters refuse this node: {0}")]
+    Refused(String),
+    /// A planned stop: everything is halted and confirmed.
+    #[error("stopped by plan")]
+    Stopped,
+}
+
+/// What this node knows of the masters; outlives connections and lives.
+#[derive(Debug, Clone)]
+pub struct Masters {
+    addrs: Vec<String>,
+    next: usize,
+    leader: Option<LeaderId>,
+    hint: Option<String>,
+}
+
+impl Masters {
+    /// Those given at the start.
+    pub fn new(addrs: Vec<String>) -> Self {
+        Self { addrs, next: 0, leader: None, hint: None }
+    }
+
+    fn pick(&mut self) -> String {
+        if let Some(addr) = self.hint.take() {
+            return addr;
+        }
+        self.next = (self.next + 1) % self.addrs.len().max(1);
+        self.addrs.get(self.next).cloned().unwrap_or_default()
+    }
+
+    /// Takes a REFRESH_MASTER in; the address to go to, if it is news.
+    fn learn(&mut self, m: &RefreshMaster) -> Option<String> {
+        for (_, addr) in &m.masters {
+            if !self.addrs.contains(addr) {
+                self.addrs.push(addr.clone());
+            }
+        }
+        if m.leader < self.leader {
+            return None;
+        }
+        self.leader.clone_from(&m.leader);
+        m.addr.clone()
+    }
+}
+
+/// Runs until the life ends.
+pub async fn run(node: Arc<Node>, home: HomeId, masters: &mut Masters) -> Ended {
+    let mut registered = false;
+    let mut fenced = node.fenced.subscribe();
+    loop {
+        let addr = masters.pick();
+        let conn = match Conn::connect(&addr, CONNECT_MAX).await {
+            Ok(c) => c,
+            Err(e) => {
+                debug!(%addr, error = %e, "no master here");
+                sleep(RETRY).await;
+                continue;
+            }
+        };
+        let (reader, writer) = conn.into_split();
+        let mut talk = Talk { node: &node, home, masters, addr: &addr, registered: &mut registered, writer };
+        tokio::select! {
+            end = talk.serve(reader) => match end {
+                Ok(Next::Go(to)) => {
+                    debug!(from = %addr, %to, "following the leader");
+                    masters.hint = Some(to);
+                }
+                Ok(Next::Leave) => {}
+                Ok(Next::End(why)) => return why,
+                Err(e) => debug!(%addr, error = %e, "master connection ended"),
+            },
+            _ = fenced.wait_for(|f| *f) => std::future::pending().await,
+        }
+        sleep(RETRY).await;
+    }
+}
+
+enum Next {
+    Go(String),
+    Leave,
+    End(Ended),
+}
+
+struct Talk<'a> {
+    node: &'a Arc<Node>,
+    home: HomeId,
+    masters: &'a mut Masters,
+    addr: &'a str,
+    registered: &'a mut bool,
+    writer: LineWriter<OwnedWriteHalf>,
+}
+
+impl Talk<'_> {
+    async fn send(&mut self, message: &Message) -> Result<(), ConnError> {
+        let cluster = Some(self.node.cluster()).filter(|c| c.0 != 0);
+        self.writer.send(self.node.me.id.as_str(), cluster, 1, message).await
+    }
+
+    async fn serve(&mut self, mut reader: LineReader<OwnedReadHalf>) -> Result<Next, ConnError> {
+        let mut tick = interval(BEAT_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut heard = Instant::now();
+        let mut report_at = None;
+        if !*self.registered {
+            self.register().await?;
+        }
+        let node = self.node.clone();
+        loop {
+            tokio::select! {
+                got = reader.recv() => {
+                    let Some(incoming) = got? else { return Ok(Next::Leave) };
+                    match incoming.message {
+                        Ok(m) => {
+                            if matches!(m, Message::KeepAliveAck(_) | Message::Added(_)) {
+                                heard = Instant::now();
+                            }
+                            if let Some(next) = self.take(m).await? {
+                                return Ok(next);
+                            }
+                        }
+                        Err(f) => debug!(addr = self.addr, error = %f, "a message this node does not know"),
+                    }
+                }
+                _ = tick.tick() => {
+                    if heard.elapsed() > SILENCE_MAX {
+                        return Ok(Next::Leave);
+                    }
+                    if *self.registered {
+                        self.beat().await?;
+                        self.report_ready().await?;
+                        self.complain().await?;
+                    }
+                }
+                () = node.behind.notified() => self.pull().await?,
+                () = node.ready.notified(), if report_at.is_none() => report_at = Some(Instant::now() + READY_EVERY),
+                () = sleep_until(report_at.unwrap_or(heard)), if report_at.is_some() => {
+                    report_at = None;
+                    self.report_ready().await?;
+                }
+            }
+        }
+    }
+
+    async fn register(&mut self) -> Result<(), ConnError> {
+        let c = &self.node.config;
+        let (addr, peer_addr) = c.announced();
+        self.send(&Message::AddCacheServer(AddCacheServer {
+            node: self.node.me.clone(),
+            home: self.home,
+            addr,
+            peer_addr,
+            zone: c.zone.clone(),
+            weight: c.weight,
+            standby: c.standby,
+        }))
+        .await
+    }
+
+    async fn beat(&mut self) -> Result<(), ConnError> {
+        let beat = KeepAlive {
+            node: self.node.me.clone(),
+            cfg_index: *self.node.cfg_index.borrow(),
+            leader: self.masters.leader.clone(),
+            stats: self.node.stats(),
+        };
+        self.send(&Message::KeepAlive(beat)).await
+    }
+
+    async fn pull(&mut self) -> Result<(), ConnError> {
+        let have = *self.node.cfg_index.borrow();
+        self.send(&Message::RefreshIp(RefreshIp { have, iplist: Vec::new(), view: None })).await
+    }
+
+    async fn take(&mut self, m: Message) -> Result<Option<Next>, ConnError> {
+        match m {
+            Message::Added(a) => {
+                *self.registered = true;
+                info!(cluster = %a.cluster_id, epoch = a.view.cfg_index, "registered");
+                self.node.absorb(&a.view);
+                self.beat().await?;
+            }
+            Message::KeepAliveAck(ack) => {
+                if Some(&ack.leader) < self.masters.leader.as_ref() {
+                    // A former leader that does not know it yet.
+                    return Ok(Some(Next::Leave));
+                }
+                self.masters.leader = Some(ack.leader);
+                if ack.cfg_index > *self.node.cfg_index.borrow() {
+                    self.pull().await?;
+                }
+            }
+            Message::RefreshIp(RefreshIp { view: Some(view), .. }) => {
+                self.node.absorb(&view);
+            }
+            Message::RefreshMaster(m) => {
+                let to = self.masters.learn(&m);
+                return Ok(match to {
+                    Some(to) if to != self.addr => Some(Next::Go(to)),
+                    // Nobody leads, or not yet: another master may know more.
+                    None if m.leader.is_none() => Some(Next::Leave),
+                    _ => {
+                        // It is the one, but was not ready when asked.
+                        if !*self.registered {
+                            sleep(RETRY).await;
+                            self.register().await?;
+                        }
+                        None
+                    }
+                });
+            }
+            Message::Stop(order) => return self.stop(order).await,
+            Message::Error(f) if f.code == "NOT_A_MEMBER" => {
+                *self.registered = false;
+                self.register().await?;
+            }
+            Message::Error(f) if f.code == "ID_TAKEN" => return Ok(Some(Next::End(Ended::Refused(f.to_string())))),
+            Message::Error(f) => {
+                warn!(addr = self.addr, code = f.code, error = %f, "a master answered with an error");
+                if !*self.registered {
+                    return Ok(Some(Next::Leave));
+                }
+            }
+            _ => {}
+        }
+        Ok(None)
+    }
+
+    async fn stop(&mut self, order: StopOrder) -> Result<Option<Next>, ConnError> {
+        if order.cfg_index > *self.node.cfg_index.borrow() {
+            // Only a view can order it: pull it; the order is repeated.
+            self.pull().await?;
+            return Ok(None);
+        }
+        if !self.node.view().stopping {
+            return Ok(None);
+        }
+        self.node.stopped.store(true, Ordering::Release);
+        self.node.halt();
+        let me = self.node.me.clone();
+        self.send(&Message::Stop(StopOrder { cfg_index: order.cfg_index, node: Some(me) })).await?;
+        info!("stopped by plan");
+        Ok(Some(Next::End(Ended::Stopped)))
+    }
+
+    async fn report_ready(&mut self) -> Result<(), ConnError> {
+        let ready = self.node.ready_learners();
+        for (learner, slots) in ready {
+            let primary = self.node.me.clone();
+            for part in slots.chunks(READY_MAX) {
+                let m = LearnerReady { primary: primary.clone(), learner: learner.clone(), slots: part.to_vec() };
+                self.send(&Message::LearnerReady(m)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn complain(&mut self) -> Result<(), ConnError> {
+        for (about, for_ms) in self.node.stalled() {
+            warn!(peer = %about, for_ms, "a backup neither confirms nor renews its lease");
+            let from = self.node.me.clone();
+            self.send(&Message::Complain(Complain { from, about, for_ms })).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Learners that hold everything and are counted: per learner (slot, cver, since).
+    pub fn ready_learners(&self) -> HashMap<Ref, Vec<(Slot, u64, u64)>> {
+        let mut out: HashMap<Ref, Vec<(Slot, u64, u64)>> = HashMap::new();
+        for (n, shard) in self.shards.iter().enumerate() {
+            let shard = lock(shard);
+            for s in (n..SLOTS).step_by(self.shards.len()) {
+                let slot = Slot(s as u16);
+                for (learner, cver, since) in shard.slot(slot).ready_learners() {
+                    out.entry(learner.clone()).or_default().push((slot, cver, since));
+                }
+            }
+        }
+        out
+    }
+
+    /// Members of some `ack_set` that hold replies up, and for how long, milliseconds.
+    pub fn stalled(&self) -> Vec<(Ref, u64)> {
+        let now = Mono::now();
+        let now_ms = now.0 / 1_000_000;
+        let mut out = Vec::new();
+        for p in self.peers() {
+            let waits = lock(&p.queue).backlog() > 0;
+            let quiet = now_ms.saturating_sub(p.progress_ms.load(Ordering::Relaxed));
+            if !waits {
+                p.progress_ms.store(now_ms, Ordering::Relaxed);
+            }
+            let unleased = now.ms_since(p.lease().until.max(p.made));
+            let broken = p.broken.load(Ordering::Acquire);
+            let stalled = if waits { quiet.max(unleased) } else { unleased };
+            if (stalled >= STALL_MS || broken) && self.counts(&p.node) {
+                out.push((p.node.clone(), stalled.max(STALL_MS)));
+            }
+        }
+        out
+    }
+
+    fn counts(&self, peer: &Ref) -> bool {
+        self.shards.iter().enumerate().any(|(n, shard)| {
+            let shard = lock(shard);
+            (n..SLOTS).step_by(self.shards.len()).any(|s| {
+                let slot = shard.slot(Slot(s as u16));
+                slot.rank() == Rank::Primary
+                    && slot.targets().iter().any(|t| &t.node == peer && (t.in_ack_set() || t.broken))
+            })
+        })
+    }
+
+    /// For the heartbeat.
+    pub fn stats(&self) -> NodeStats {
+        let mut s = NodeStats {
+            memory_limit: self.config.memory,
+            commands: self.counters.commands.load(Ordering::Relaxed),
+            ops_per_s: f64::from_bits(self.ops_per_s.load(Ordering::Relaxed)),
+            clients: self.clients.count(),
+            errors: self.counters.errors.load(Ordering::Relaxed),
+            p50_us: self.counters.latency.quantile_us(0.5),
+            p99_us: self.counters.latency.quantile_us(0.99),
+            insecure_bind: self.config.insecure_bind,
+            ..NodeStats::default()
+        };
+        for shard in &self.shards {
+            let t = lock(shard).store.totals();
+            s.primary_keys += t.primary_keys;
+            s.primary_bytes += t.primary_bytes;
+            s.backup_keys += t.backup_keys;
+            s.backup_bytes += t.backup_bytes;
+            s.hits += t.hits;
+            s.misses += t.misses;
+            s.evicted += t.evicted;
+            s.expired += t.expired;
+        }
+        s
+    }
+}

@@ -1,0 +1,104 @@
+//! The open client connections of a node: who they are, and how to wake or end them from elsewhere.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::command::{ClientInfo, ConnState, Spec};
+use super::shard::{Waiter, lock};
+
+/// One connection, as its own task shares it.
+#[derive(Debug)]
+pub struct Client {
+    /// Wakes its task.
+    pub waiter: Arc<Waiter>,
+    /// It is to end.
+    pub kill: AtomicBool,
+    /// When its last command came, on the TTL clock.
+    active_ms: AtomicU64,
+    last_cmd: Mutex<Option<&'static Spec>>,
+    state: Mutex<ConnState>,
+}
+
+impl Client {
+    /// What the connection's own commands changed (HELLO, CLIENT SETNAME, …); called when such a command ran.
+    pub fn publish(&self, state: &ConnState) {
+        lock(&self.state).clone_from(state);
+    }
+
+    /// A turn ended.
+    pub fn active(&self, now_ms: u64, last: Option<&'static Spec>) {
+        self.active_ms.store(now_ms, Ordering::Relaxed);
+        *lock(&self.last_cmd) = last;
+    }
+
+    fn info(&self, now_ms: u64) -> ClientInfo {
+        let mut state = lock(&self.state).clone();
+        state.active_ms = self.active_ms.load(Ordering::Relaxed);
+        state.last_cmd = *lock(&self.last_cmd);
+        state.info(now_ms)
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Clients {
+    all: Mutex<BTreeMap<u64, Arc<Client>>>,
+    next: AtomicU64,
+}
+
+impl Clients {
+    /// A new connection, if there are fewer than `max`.
+    pub fn admit(&self, max: u32, addr: String, laddr: String, now_ms: u64) -> Option<(ConnState, Arc<Client>)> {
+        let mut all = lock(&self.all);
+        if all.len() >= max as usize {
+            return None;
+        }
+        let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
+        let state = ConnState::new(id, addr, laddr, now_ms);
+        let client = Arc::new(Client {
+            waiter: Arc::default(),
+            kill: AtomicBool::new(false),
+            active_ms: AtomicU64::new(now_ms),
+            last_cmd: Mutex::default(),
+            state: Mutex::new(state.clone()),
+        });
+        all.insert(id, client.clone());
+        Some((state, client))
+    }
+
+    /// It ended.
+    pub fn leave(&self, id: u64) {
+        lock(&self.all).remove(&id);
+    }
+
+    /// How many.
+    pub fn count(&self) -> u64 {
+        lock(&self.all).len() as u64
+    }
+
+    /// For CLIENT LIST.
+    pub fn list(&self, now_ms: u64) -> Vec<ClientInfo> {
+        lock(&self.all).values().map(|c| c.info(now_ms)).collect()
+    }
+
+    /// Ends those for which `which` holds; how many.
+    pub fn kill(&self, now_ms: u64, which: &dyn Fn(&ClientInfo) -> bool) -> usize {
+        let doomed: Vec<Arc<Client>> = lock(&self.all).values().filter(|c| which(&c.info(now_ms))).cloned().collect();
+        for c in &doomed {
+            c.kill.store(true, Ordering::Release);
+            c.waiter.notify.notify_one();
+        }
+        doomed.len()
+    }
+
+    /// Wakes all that hold replies or a parked command.
+    pub fn nudge_all(&self) {
+        lock(&self.all).values().for_each(|c| c.waiter.nudge());
+    }
+
+    /// How many hold replies or a parked command.
+    pub fn waiting(&self) -> u64 {
+        lock(&self.all).values().filter(|c| c.waiter.waiting.load(Ordering::Relaxed)).count() as u64
+    }
+}

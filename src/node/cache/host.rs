@@ -1,0 +1,199 @@
+//! The node as commands see it: what INFO, CONFIG, CLIENT, CLUSTER, SCAN and FLUSHALL work on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::command::{
+    ClientInfo, ClusterView, CommandCount, ConnState, ErrorReply, Facts, Host, Settings, Slowlog, Spec,
+};
+use super::node::Node;
+use super::shard::{Ran, Turn, Waiter, lock};
+use super::store::{Now, Store};
+use crate::node::clock::Mono;
+use crate::proto::args::Args;
+use crate::proto::slot::{SLOTS, Slot};
+
+/// One command's access to the node.
+pub struct NodeHost<'a> {
+    node: &'a Arc<Node>,
+    waiter: &'a Arc<Waiter>,
+    turn: Turn,
+    /// Until when what it did may be told.
+    pub until: Mono,
+    holds: Vec<(Slot, u64, u64)>,
+    park: bool,
+}
+
+impl<'a> NodeHost<'a> {
+    /// For one command of one connection.
+    pub fn new(node: &'a Arc<Node>, waiter: &'a Arc<Waiter>, turn: Turn) -> Self {
+        Self { node, waiter, turn, until: Mono(u64::MAX), holds: Vec::new(), park: false }
+    }
+
+    /// What the reply rests on; `None` = the command is to be parked and run again.
+    pub fn end(self) -> Option<Vec<(Slot, u64, u64)>> {
+        (!self.park).then_some(self.holds)
+    }
+}
+
+impl Host for NodeHost<'_> {
+    fn now(&self) -> Now {
+        self.turn.now
+    }
+
+    fn cluster(&self) -> Arc<ClusterView> {
+        self.node.cluster_view()
+    }
+
+    fn shards(&self) -> usize {
+        self.node.shards.len()
+    }
+
+    fn shard_of(&self, slot: Slot) -> usize {
+        slot.ix() % self.node.shards.len()
+    }
+
+    fn with_shard(&self, shard: usize, f: &mut dyn FnMut(&mut Store)) {
+        f(&mut lock(&self.node.shards[shard]).store);
+    }
+
+    fn flush_all(&mut self) -> Result<(), ErrorReply> {
+        for s in (0..SLOTS).map(|s| Slot(s as u16)) {
+            let ran = lock(self.node.shard(s)).flush(s, self.turn, self.waiter);
+            match ran {
+                Ran::Done { until } => self.until = self.until.min(until),
+                Ran::Held { pterm, seq, until, .. } => {
+                    self.until = self.until.min(until);
+                    self.holds.push((s, pterm, seq));
+                }
+                // Emptying a slot twice is emptying it once: the whole command runs again.
+                Ran::Park => self.park = true,
+                Ran::Elsewhere | Ran::Oom => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn facts(&self) -> Facts {
+        let c = &self.node.counters;
+        Facts {
+            stats: self.node.stats(),
+            uptime_ms: Mono::now().ms_since(self.node.started),
+            threads: self.node.config.threads,
+            maxclients: self.settings().maxclients,
+            connections_total: c.connections.load(Ordering::Relaxed),
+            connections_rejected: c.rejected.load(Ordering::Relaxed),
+            net_in_bytes: c.bytes_in.load(Ordering::Relaxed),
+            net_out_bytes: c.bytes_out.load(Ordering::Relaxed),
+            parked: self.node.clients.waiting(),
+            keys_with_ttl: self.node.shards.iter().map(|s| lock(s).store.primary_timers()).sum(),
+            commands: self.node.command_counts(),
+            errors: Vec::new(),
+        }
+    }
+
+    fn reset_stats(&mut self) {
+        self.node.reset_stats();
+    }
+
+    fn settings(&self) -> Settings {
+        *lock(&self.node.settings)
+    }
+
+    fn apply_settings(&mut self, settings: Settings) -> Result<(), String> {
+        self.node.apply_settings(settings)
+    }
+
+    fn clients(&self) -> Vec<ClientInfo> {
+        self.node.clients.list(self.turn.now.mono_ms)
+    }
+
+    fn kill_clients(&mut self, which: &dyn Fn(&ClientInfo) -> bool) -> usize {
+        self.node.clients.kill(self.turn.now.mono_ms, which)
+    }
+
+    fn slowlog(&mut self, f: &mut dyn FnMut(&mut Slowlog)) {
+        f(&mut lock(&self.node.slowlog));
+    }
+}
+
+/// Counters of one command.
+#[derive(Debug, Default)]
+pub struct Calls {
+    calls: std::sync::atomic::AtomicU64,
+    failed: std::sync::atomic::AtomicU64,
+}
+
+impl Node {
+    /// The configuration as clients are told of it, built once per configuration.
+    pub fn cluster_view(&self) -> Arc<ClusterView> {
+        let config = self.view();
+        let mut cached = lock(&self.cluster_cache);
+        match &*cached {
+            Some((index, view)) if *index == config.cfg_index => view.clone(),
+            _ => {
+                let view = Arc::new({
+                    let (addr, peer_addr) = self.config.announced();
+                    ClusterView::new(config.clone(), self.me.clone(), addr, peer_addr)
+                });
+                *cached = Some((config.cfg_index, view.clone()));
+                view
+            }
+        }
+    }
+
+    /// A command ran.
+    pub fn count(&self, spec: &Spec, failed: bool) {
+        if let Some(c) = self.calls.get(spec.index()) {
+            c.calls.fetch_add(1, Ordering::Relaxed);
+            if failed {
+                c.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    fn command_counts(&self) -> Vec<CommandCount> {
+        let counts = super::command::all().iter().zip(&self.calls).filter_map(|(spec, c)| {
+            let calls = c.calls.load(Ordering::Relaxed);
+            let failed = c.failed.load(Ordering::Relaxed);
+            (calls > 0).then_some(CommandCount { name: spec.name, calls, failed, ..CommandCount::default() })
+        });
+        counts.collect()
+    }
+
+    fn reset_stats(&self) {
+        for c in &self.calls {
+            c.calls.store(0, Ordering::Relaxed);
+            c.failed.store(0, Ordering::Relaxed);
+        }
+        for shard in &self.shards {
+            lock(shard).store.reset_stats();
+        }
+        let c = &self.counters;
+        for n in [&c.commands, &c.errors, &c.connections, &c.rejected, &c.bytes_in, &c.bytes_out] {
+            n.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn apply_settings(&self, new: Settings) -> Result<(), String> {
+        let mut settings = lock(&self.settings);
+        if new.maxmemory != settings.maxmemory {
+            return Err("the memory limit is set by --memory at the node's start".into());
+        }
+        *settings = new;
+        lock(&self.slowlog).set_max_len(new.slowlog_max_len);
+        self.slow_ns.store(
+            u64::try_from(new.slowlog_slower_than_us).map_or(u64::MAX, |us| us.saturating_mul(1000)),
+            Ordering::Relaxed,
+        );
+        Ok(())
+    }
+
+    /// A command took `ns`.
+    pub fn slow(&self, state: &ConnState, args: Args<'_>, ns: u64) {
+        if ns >= self.slow_ns.load(Ordering::Relaxed) {
+            let at_s = self.turn().now.wall_ms / 1000;
+            lock(&self.slowlog).push(args, at_s, ns / 1000, &state.addr, &state.name);
+        }
+    }
+}

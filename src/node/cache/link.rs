@@ -1,0 +1,225 @@
+//! The sending end of the one ordered stream to a peer: dials, resumes, flushes once per loop turn, takes acks and quotas.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::node::Node;
+use super::peer::{InFlight, PeerRef};
+use super::shard::lock;
+use super::slot::Acked;
+use super::wire::{self, Inbox};
+use crate::node::clock::Mono;
+use crate::proto::frame::{self, Frame, Purpose, Refusal};
+
+/// First and longest wait between two dials.
+const REDIAL: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How old the sender's clock on a connection may get, milliseconds: the error of a shipped TTL.
+const NOW_STEP_MS: u64 = 2;
+
+/// Keeps the link to a peer up until it is no member any more.
+pub async fn run(node: Arc<Node>, peer: PeerRef) {
+    let mut wait = REDIAL.0;
+    while !peer.gone.load(Ordering::Acquire) {
+        match connect(&node, &peer).await {
+            Ok((stream, inbox)) => {
+                debug!(peer = %peer.node, "link up");
+                wait = REDIAL.0;
+                let why = Link { node: &node, peer: &peer, inbox, done: Vec::new() }.serve(stream).await;
+                debug!(peer = %peer.node, error = %why, "link down");
+            }
+            Err(e) => debug!(peer = %peer.node, error = %e, "no link"),
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(REDIAL.1);
+    }
+}
+
+async fn connect(node: &Node, peer: &PeerRef) -> io::Result<(TcpStream, Inbox)> {
+    let acked = lock(&peer.queue).acked();
+    let hello = Frame::Hello {
+        cluster: node.cluster(),
+        from: node.me.clone(),
+        to: peer.node.clone(),
+        purpose: Purpose::Data,
+        acked,
+    };
+    let mut stream = wire::dial(&peer.addr, &hello).await?;
+    let mut inbox = Inbox::default();
+    let welcome = async {
+        loop {
+            match inbox.next().map_err(io::Error::other)? {
+                Some(Frame::Refuse { link_seq, why }) => on_refuse(node, peer, link_seq, why),
+                Some(Frame::Welcome { received }) => return Ok(received),
+                Some(_) => return Err(wire::refused("unwelcome")),
+                None => inbox.fill(&mut stream).await?,
+            }
+        }
+    };
+    let received = tokio::time::timeout(wire::GREETING_MAX, welcome)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let mut done = Vec::new();
+    on_ack(node, peer, received, &mut done);
+    lock(&peer.queue).rewind();
+    Ok((stream, inbox))
+}
+
+struct Link<'a> {
+    node: &'a Node,
+    peer: &'a PeerRef,
+    inbox: Inbox,
+    done: Vec<InFlight>,
+}
+
+impl Link<'_> {
+    async fn serve(mut self, stream: TcpStream) -> io::Error {
+        // What goes out before the queue: only ever started at a frame's boundary.
+        let mut head: Vec<u8> = Vec::new();
+        let mut clock = 0u64;
+        let mut owed: Option<u64> = None;
+        loop {
+            if self.peer.gone.load(Ordering::Acquire) {
+                return wire::refused("no member any more");
+            }
+            let blocked = match self.flush(&stream, &mut head, &mut clock, &mut owed) {
+                Ok(blocked) => blocked,
+                Err(e) => return e,
+            };
+            let interest = if blocked { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            tokio::select! {
+                ready = stream.ready(interest) => match ready {
+                    Err(e) => return e,
+                    Ok(r) if r.is_readable() => match self.read(&stream) {
+                        Ok(quota) => {
+                            if let Some(bytes) = quota {
+                                self.within(bytes);
+                                owed = Some(bytes);
+                            }
+                        }
+                        Err(e) => return e,
+                    },
+                    Ok(_) => {}
+                },
+                () = self.peer.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Writes what is queued; whether the socket is full.
+    fn flush(
+        &self,
+        stream: &TcpStream,
+        head: &mut Vec<u8>,
+        clock: &mut u64,
+        owed: &mut Option<u64>,
+    ) -> io::Result<bool> {
+        let mut queue = lock(&self.peer.queue);
+        loop {
+            let (a, b) = queue.pending();
+            if head.is_empty() && queue.at_boundary() {
+                let now = Mono::now().0 / 1_000_000;
+                if !a.is_empty() && now >= *clock + NOW_STEP_MS {
+                    *clock = now;
+                    frame::put(head, &Frame::Now(now));
+                }
+                if a.is_empty()
+                    && let Some(bytes) = owed.take()
+                {
+                    frame::put(head, &Frame::QuotaAck { bytes });
+                }
+            }
+            if head.is_empty() && a.is_empty() {
+                return Ok(false);
+            }
+            let parts = [io::IoSlice::new(head), io::IoSlice::new(a), io::IoSlice::new(b)];
+            match stream.try_write_vectored(&parts) {
+                Ok(n) => {
+                    let of_head = n.min(head.len());
+                    head.drain(..of_head);
+                    queue.wrote(n - of_head);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Takes what arrived; the last quota, if one came.
+    fn read(&mut self, stream: &TcpStream) -> io::Result<Option<u64>> {
+        match self.inbox.try_fill(stream) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        let (mut acked, mut quota) = (None, None);
+        while let Some(f) = self.inbox.next().map_err(io::Error::other)? {
+            match f {
+                Frame::Ack { link_seq } => acked = Some(link_seq),
+                Frame::Refuse { link_seq, why } => on_refuse(self.node, self.peer, link_seq, why),
+                Frame::Quota { bytes } => quota = Some(bytes),
+                _ => return Err(io::Error::other(frame::BadFrame)),
+            }
+        }
+        if let Some(link_seq) = acked {
+            on_ack(self.node, self.peer, link_seq, &mut self.done);
+        }
+        Ok(quota)
+    }
+
+    /// The peer keeps so much: stay within it before saying so.
+    fn within(&self, bytes: u64) {
+        self.peer.credit.store(bytes, Ordering::Release);
+        self.node.budget.set_credit(self.peer.group, bytes);
+        self.peer.quota_known.store(true, Ordering::Release);
+        let turn = self.node.turn();
+        for shard in &self.node.shards {
+            lock(shard).shrink(turn, usize::MAX);
+        }
+        self.peer.copy_wake.notify_one();
+        self.node.clients.nudge_all();
+    }
+}
+
+fn on_refuse(node: &Node, peer: &PeerRef, link_seq: u64, why: Refusal) {
+    let Some(stream) = lock(&peer.queue).refuse(link_seq) else { return };
+    if lock(node.shard(stream.slot)).on_refuse(peer, &stream, why) {
+        warn!(peer = %peer.node, slot = %stream.slot, ?why, "a backup refused an item; it will be replaced");
+        peer.broken.store(true, Ordering::Release);
+    } else {
+        node.behind.notify_one();
+    }
+}
+
+fn on_ack(node: &Node, peer: &PeerRef, link_seq: u64, done: &mut Vec<InFlight>) {
+    done.clear();
+    lock(&peer.queue).ack(link_seq, done);
+    if done.is_empty() {
+        return;
+    }
+    peer.progress_ms.store(Mono::now().0 / 1_000_000, Ordering::Relaxed);
+    let turn = node.turn();
+    let mut copied = false;
+    for f in done.iter() {
+        copied |= !matches!(f.sent, super::slot::Sent::Item(_));
+        match lock(node.shard(f.stream.slot)).on_ack(peer, &f.stream, f.sent, turn) {
+            Acked::Copied => lock(&peer.uncounted).push(f.stream),
+            Acked::Ready => node.ready.notify_one(),
+            _ => {}
+        }
+    }
+    if copied {
+        peer.copy_wake.notify_one();
+    }
+    if node.backlogged.swap(false, Ordering::AcqRel) {
+        info!(peer = %peer.node, "backlog is draining");
+        node.clients.nudge_all();
+    }
+}

@@ -1,0 +1,400 @@
+//! What the threads of one life of a node share, and how it takes in a new configuration (on the control thread only).
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tracing::{info, warn};
+
+use super::clients::Clients;
+use super::command::{self, ClusterView, Settings, Slowlog};
+use super::host::Calls;
+use super::peer::{Peer, PeerRef};
+use super::shard::{Shard, Turn, lock};
+use super::slot::Rank;
+use super::stats::Counters;
+use super::store::{Budget, Now, Store};
+use crate::node::clock::{Mono, wall_ms};
+use crate::node::config::NodeConfig;
+use crate::proto::frame::Refusal;
+use crate::proto::id::{ClusterId, Ref};
+use crate::proto::slot::{SLOTS, Slot};
+use crate::proto::view::{Absorbed, Config, View};
+
+/// How far the wall clock may drift from the derived one before it is corrected, milliseconds: far more than reading jitter,
+/// far less than a person notices.
+const WALL_STEP_MS: u64 = 500;
+/// Redis's own default: a connection costs a descriptor and its buffers.
+const CLIENTS_MAX: u32 = 10_000;
+/// Redis's own defaults.
+const SLOW_US: i64 = 10_000;
+const SLOWLOG_LEN: u64 = 128;
+/// Groups are a byte; 0 is "no backup". More peers than this share group numbers, which only makes eviction less exact.
+const GROUPS: usize = 255;
+
+/// One life of a cache node.
+pub struct Node {
+    /// Who this is.
+    pub me: Ref,
+    /// How it was started.
+    pub config: NodeConfig,
+    /// Keys and replication.
+    pub shards: Vec<Mutex<Shard>>,
+    /// Memory in sum.
+    pub budget: Arc<Budget>,
+    /// Counters.
+    pub counters: Counters,
+    /// Client connections.
+    pub clients: Clients,
+    view: RwLock<Arc<Config>>,
+    /// `cfg_index` of the view; changes after every slot took it in.
+    pub cfg_index: watch::Sender<u64>,
+    peers: Mutex<HashMap<Ref, PeerRef>>,
+    /// Peers whose link and beacon are to be started.
+    new_peers: mpsc::UnboundedSender<PeerRef>,
+    /// Data frames taken from each peer.
+    pub inbound: Mutex<HashMap<Ref, Arc<Mutex<Inbound>>>>,
+    /// Someone showed a view or asks for more than this node has: pull from the masters.
+    pub behind: Notify,
+    /// Some learner holds everything: report it.
+    pub ready: Notify,
+    /// A link's backlog passed its bound: clients are not read until it drains.
+    pub backlogged: AtomicBool,
+    /// Some view showed this life as a member.
+    was_member: AtomicBool,
+    /// This life is over: its incarnation is dead to the masters.
+    pub fenced: watch::Sender<bool>,
+    /// A planned stop was ordered and everything is halted.
+    pub stopped: AtomicBool,
+    own_quota: AtomicU64,
+    /// Over the last second, an f64's bits.
+    pub ops_per_s: AtomicU64,
+    /// When this life began.
+    pub started: Mono,
+    /// What CONFIG SET may change.
+    pub settings: Mutex<Settings>,
+    /// SLOWLOG.
+    pub slowlog: Mutex<Slowlog>,
+    /// Commands slower than this are noted, nanoseconds.
+    pub slow_ns: AtomicU64,
+    /// By command.
+    pub calls: Vec<Calls>,
+    /// The configuration as clients are told of it, and its `cfg_index`.
+    pub cluster_cache: Mutex<Option<(u64, Arc<ClusterView>)>>,
+    wall_offset: AtomicU64,
+}
+
+/// What was taken from one sender: survives its connections.
+#[derive(Debug, Default)]
+pub struct Inbound {
+    /// Only the newest connection may bring frames.
+    pub generation: u64,
+    /// Last `link_seq` taken or refused.
+    pub received: u64,
+    /// Refused frames that the sender may not have been told of.
+    pub refusals: Vec<(u64, Refusal)>,
+}
+
+impl Node {
+    /// A life that knows no configuration yet. New peers are announced on the channel.
+    pub fn new(me: Ref, config: NodeConfig, new_peers: mpsc::UnboundedSender<PeerRef>) -> Self {
+        // One shard per thread would make every cross-thread command wait; several per thread keep the locks short of waiters.
+        let count = if config.threads == 1 { 1 } else { config.threads * 4 };
+        let budget = Budget::new(config.memory);
+        let standalone = config.standalone;
+        let shards = (0..count).map(|_| Mutex::new(Shard::new(Store::new(budget.clone()), standalone))).collect();
+        let view = if standalone { standalone_view(&me, &config) } else { Config::default() };
+        let settings = Settings {
+            maxmemory: config.memory,
+            maxclients: CLIENTS_MAX,
+            timeout_s: 0,
+            slowlog_slower_than_us: SLOW_US,
+            slowlog_max_len: SLOWLOG_LEN,
+        };
+        let node = Self {
+            me,
+            config,
+            shards,
+            budget,
+            counters: Counters::default(),
+            clients: Clients::default(),
+            view: RwLock::default(),
+            cfg_index: watch::Sender::new(view.cfg_index),
+            peers: Mutex::default(),
+            new_peers,
+            inbound: Mutex::default(),
+            behind: Notify::new(),
+            ready: Notify::new(),
+            was_member: AtomicBool::new(false),
+            backlogged: AtomicBool::new(false),
+            fenced: watch::Sender::new(false),
+            stopped: AtomicBool::new(false),
+            own_quota: AtomicU64::new(0),
+            ops_per_s: AtomicU64::new(0),
+            started: Mono::now(),
+            settings: Mutex::new(settings),
+            slowlog: Mutex::new(Slowlog::new(settings.slowlog_max_len)),
+            slow_ns: AtomicU64::new(settings.slowlog_slower_than_us as u64 * 1000),
+            calls: command::all().iter().map(|_| Calls::default()).collect(),
+            cluster_cache: Mutex::default(),
+            wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
+        };
+        if standalone {
+            node.budget.set_primary_quota(node.config.memory);
+            node.publish(Arc::new(view));
+        }
+        node
+    }
+
+    /// The shard a slot lives in.
+    pub fn shard(&self, slot: Slot) -> &Mutex<Shard> {
+        &self.shards[slot.ix() % self.shards.len()]
+    }
+
+    /// The configuration in force.
+    pub fn view(&self) -> Arc<Config> {
+        self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// The cluster, once known.
+    pub fn cluster(&self) -> ClusterId {
+        self.view().cluster_id
+    }
+
+    /// Reads the clocks.
+    pub fn turn(&self) -> Turn {
+        let mono = Mono::now();
+        let mono_ms = mono.0 / 1_000_000;
+        Turn { mono, now: Now { mono_ms, wall_ms: mono_ms + self.wall_offset.load(Ordering::Relaxed) } }
+    }
+
+    /// Follows the wall clock where it was set; called a few times a second.
+    pub fn follow_wall_clock(&self) {
+        let derived = self.turn().now.wall_ms;
+        let real = wall_ms();
+        if real.abs_diff(derived) > WALL_STEP_MS {
+            self.wall_offset.store(real.saturating_sub(Mono::now().0 / 1_000_000), Ordering::Relaxed);
+        }
+    }
+
+    /// All peers that are members now.
+    pub fn peers(&self) -> Vec<PeerRef> {
+        lock(&self.peers).values().cloned().collect()
+    }
+
+    /// The handle of a peer, made when first asked for.
+    fn peer(&self, node: &Ref, view: &Config) -> PeerRef {
+        let mut peers = lock(&self.peers);
+        if let Some(p) = peers.get(node) {
+            return p.clone();
+        }
+        let addr = view.member(node).map(|m| m.peer_addr.clone()).unwrap_or_default();
+        let used: Vec<u8> = peers.values().map(|p| p.group).collect();
+        let group = (1..=GROUPS as u8).find(|g| !used.contains(g)).unwrap_or(1);
+        let p = Arc::new(Peer::new(node.clone(), addr, group));
+        peers.insert(node.clone(), p.clone());
+        // The receiver lives as long as this life; afterwards nobody needs links.
+        let _ = self.new_peers.send(p.clone());
+        p
+    }
+
+    /// A peer by name and life, if it is one.
+    pub fn known_peer(&self, node: &Ref) -> Option<PeerRef> {
+        lock(&self.peers).get(node).cloned()
+    }
+
+    /// Unacked bytes towards the slowest peer.
+    pub fn largest_backlog(&self) -> usize {
+        lock(&self.peers).values().map(|p| lock(&p.queue).backlog()).max().unwrap_or(0)
+    }
+
+    /// Takes a view in, slot by slot, whoever brought it.
+    pub fn absorb(&self, view: &View) -> Absorbed {
+        let old = self.view();
+        let mut new = (*old).clone();
+        let absorbed = new.absorb(view);
+        if absorbed != Absorbed::New {
+            if absorbed == Absorbed::Gap {
+                self.behind.notify_one();
+            }
+            return absorbed;
+        }
+        let live = new.is_live(&self.me);
+        if !live && self.was_member.load(Ordering::Acquire) {
+            // The last holder of orphan slots keeps them and claims them back; anyone else starts anew, empty.
+            if !new.slots.iter().any(|s| s.last_holder.as_ref() == Some(&self.me)) {
+                warn!(epoch = new.cfg_index, "fenced: the masters declared this incarnation dead");
+                self.halt();
+                self.fenced.send_replace(true);
+                return absorbed;
+            }
+            warn!(epoch = new.cfg_index, "declared dead, but the last holder of orphan slots: claiming them back");
+        }
+        self.was_member.fetch_or(live, Ordering::AcqRel);
+        let new = Arc::new(new);
+        let now = Mono::now();
+        for node in new.members.keys().filter_map(|id| new.current(id)).filter(|r| *r != self.me && new.is_live(r)) {
+            self.peer(&node, &new);
+        }
+        let promised = |r: &Ref| self.known_peer(r).map_or(Mono(0), |p| p.promised());
+        let mut copies: HashMap<Ref, Vec<Slot>> = HashMap::new();
+        let (mut gained, mut lost) = (0u32, 0u32);
+        for (n, shard) in self.shards.iter().enumerate() {
+            let mut shard = lock(shard);
+            shard.config = new.clone();
+            for s in (n..SLOTS).step_by(self.shards.len()).filter(|&s| new.slots[s].cver != old_cver(&old, s)) {
+                let slot = Slot(s as u16);
+                let was = shard.slot(slot).rank();
+                let change = shard.reconfigure(slot, &new.slots[s], &self.me, now, promised, |r| self.peer(r, &new));
+                let is = shard.slot(slot).rank();
+                gained += u32::from(is == Rank::Primary && was != Rank::Primary);
+                lost += u32::from(is != Rank::Primary && was == Rank::Primary);
+                if change.copy {
+                    for t in shard.slot(slot).targets().iter().filter(|t| t.stage == super::slot::Stage::Wanted) {
+                        copies.entry(t.node.clone()).or_default().push(slot);
+                    }
+                }
+            }
+        }
+        if gained + lost > 0 {
+            info!(epoch = new.cfg_index, gained, lost, "primary slots changed");
+        }
+        self.publish(new.clone());
+        for (node, slots) in copies {
+            let peer = self.peer(&node, &new);
+            lock(&peer.jobs).extend(slots);
+            peer.copy_wake.notify_one();
+        }
+        self.drop_peers(&new);
+        self.requota();
+        absorbed
+    }
+
+    fn publish(&self, new: Arc<Config>) {
+        for shard in &self.shards {
+            lock(shard).config = new.clone();
+        }
+        let index = new.cfg_index;
+        *self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = new;
+        self.cfg_index.send_replace(index);
+        // At once when a view changes, not at the next tick: leases at the new pterm are waited for.
+        lock(&self.peers).values().for_each(|p| p.beacon_wake.notify_one());
+        self.clients.nudge_all();
+    }
+
+    /// Peers that are members no more: links end. Their promises stay known for as long as they bind.
+    fn drop_peers(&self, view: &Config) {
+        let now = Mono::now();
+        lock(&self.peers).retain(|node, p| {
+            let keep = view.is_live(node);
+            if !keep && !p.gone.swap(true, Ordering::AcqRel) {
+                p.wake.notify_one();
+                p.beacon_wake.notify_one();
+                p.copy_wake.notify_one();
+            }
+            keep || p.promised() > now
+        });
+        lock(&self.inbound).retain(|node, _| view.is_live(node));
+    }
+
+    /// Shares the memory limit out anew: by slots, primaries and backups alike (ARCHITECTURE: memory).
+    pub fn requota(&self) {
+        let view = self.view();
+        let mut mine = 0u64;
+        let mut theirs: HashMap<&Ref, u64> = HashMap::new();
+        for s in &view.slots {
+            match &s.primary {
+                Some(p) if *p == self.me => mine += 1,
+                Some(p) if s.replica(&self.me).is_some() => *theirs.entry(p).or_default() += 1,
+                _ => {}
+            }
+        }
+        let all = mine + theirs.values().sum::<u64>();
+        let share = |slots: u64| (u128::from(self.config.memory) * u128::from(slots) / u128::from(all.max(1))) as u64;
+        for p in self.peers() {
+            lock(&p.quota).target = theirs.get(&p.node).map_or(0, |&n| share(n));
+        }
+        self.own_quota.store(share(mine), Ordering::Relaxed);
+        self.settle_quotas();
+    }
+
+    /// Tells peers what they may use: first those who get less; more is given only from what is free.
+    pub fn settle_quotas(&self) {
+        let peers = self.peers();
+        let mut held: u64 = peers.iter().map(|p| lock(&p.quota).held).sum();
+        let own_target = self.own_quota.load(Ordering::Relaxed);
+        // The own quota shrinks at once but counts as taken until the keys are gone.
+        let own = own_target.min(self.config.memory.saturating_sub(held));
+        self.budget.set_primary_quota(own);
+        held += own.max(self.budget.primary_used());
+        for p in &peers {
+            let mut q = lock(&p.quota);
+            let tell = if q.target <= q.held {
+                q.target
+            } else {
+                let more = (q.target - q.held).min(self.config.memory.saturating_sub(held));
+                held += more;
+                q.held += more;
+                q.held
+            };
+            if tell != q.told {
+                q.told = tell;
+                drop(q);
+                p.quota_wake.notify_one();
+            }
+        }
+    }
+
+    /// A peer stays within a quota from here on.
+    pub fn on_quota_ack(&self, peer: &PeerRef, bytes: u64) {
+        let mut q = lock(&peer.quota);
+        if bytes == q.told && bytes < q.held {
+            q.held = bytes;
+            drop(q);
+            self.settle_quotas();
+        }
+    }
+
+    /// Stops serving for good (planned stop, fenced).
+    pub fn halt(&self) {
+        self.shards.iter().for_each(|s| lock(s).halt());
+        self.clients.nudge_all();
+    }
+}
+
+fn old_cver(old: &Config, slot: usize) -> u64 {
+    old.slots.get(slot).map_or(u64::MAX, |s| s.cver)
+}
+
+/// What a node without masters believes: itself, primary of everything.
+fn standalone_view(me: &Ref, config: &NodeConfig) -> Config {
+    use crate::proto::id::HomeId;
+    use crate::proto::status::NodeState;
+    use crate::proto::view::{Member, Phase, Replica, SlotState};
+    let slot = SlotState {
+        pterm: 1,
+        cver: 1,
+        phase: Phase::Serving,
+        primary: Some(me.clone()),
+        insync: vec![Replica { node: me.clone(), since: 1 }],
+        ..SlotState::default()
+    };
+    let member = Member {
+        incarnation: me.incarnation,
+        home: HomeId(0),
+        addr: config.announced().0,
+        peer_addr: config.announced().1,
+        state: NodeState::Up,
+        zone: String::new(),
+        weight: 1.0,
+    };
+    Config {
+        cluster_id: ClusterId::random(),
+        cfg_index: 1,
+        backups: 0,
+        stopping: false,
+        members: [(me.id.clone(), member)].into(),
+        slots: vec![slot; SLOTS],
+    }
+}

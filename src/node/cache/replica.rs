@@ -1,0 +1,232 @@
+//! The receiving end of a peer's stream: applies items and copies in order, acks once per read, tells the peer its quota.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::node::{Inbound, Node};
+use super::peer::PeerRef;
+use super::shard::lock;
+use super::wire::{self, Inbox};
+use crate::proto::frame::{self, BadFrame, Frame, Refusal, Stream};
+use crate::proto::id::Ref;
+
+/// How long a frame of a configuration not known here yet may hold up its link.
+const CATCH_UP: Duration = Duration::from_secs(5);
+/// Refusals remembered for a sender that did not see them; above it the oldest connection's worth is dropped with the link.
+const REFUSALS_MAX: usize = 1 << 16;
+
+/// Serves one data connection of a peer that was greeted already.
+pub async fn serve(node: Arc<Node>, from: Ref, acked: u64, mut stream: TcpStream, inbox: Inbox) {
+    let state = lock(&node.inbound).entry(from.clone()).or_default().clone();
+    let peer = match peer_of(&node, &from).await {
+        Some(p) => p,
+        None => return debug!(peer = %from, "a peer this node does not know of"),
+    };
+    let (generation, hello) = {
+        let mut s = lock(&state);
+        s.generation += 1;
+        s.refusals.retain(|(link_seq, _)| *link_seq > acked);
+        let mut out = Vec::new();
+        for (link_seq, why) in &s.refusals {
+            frame::put(&mut out, &Frame::Refuse { link_seq: *link_seq, why: *why });
+        }
+        frame::put(&mut out, &Frame::Welcome { received: s.received });
+        (s.generation, out)
+    };
+    use tokio::io::AsyncWriteExt;
+    if let Err(e) = stream.write_all(&hello).await {
+        return debug!(peer = %from, error = %e, "greeting failed");
+    }
+    // A new connection was told of no quota.
+    peer.quota_told.store(u64::MAX, Ordering::Release);
+    let replica = Replica { node: &node, peer: &peer, state: &state, generation, inbox, clock: 0, out: Vec::new() };
+    if let Err(e) = replica.run(stream).await {
+        debug!(peer = %from, error = %e, "replica link ended");
+    }
+}
+
+/// The sender may be a member that this node has not learned of yet.
+async fn peer_of(node: &Node, from: &Ref) -> Option<PeerRef> {
+    let mut index = node.cfg_index.subscribe();
+    let found = timeout(CATCH_UP, async {
+        loop {
+            if let Some(p) = node.known_peer(from) {
+                return Some(p);
+            }
+            node.behind.notify_one();
+            index.changed().await.ok()?;
+        }
+    });
+    found.await.ok().flatten()
+}
+
+struct Replica<'a> {
+    node: &'a Node,
+    peer: &'a PeerRef,
+    state: &'a std::sync::Mutex<Inbound>,
+    generation: u64,
+    inbox: Inbox,
+    /// The sender's TTL clock.
+    clock: u64,
+    out: Vec<u8>,
+}
+
+impl Replica<'_> {
+    async fn run(mut self, stream: TcpStream) -> io::Result<()> {
+        loop {
+            self.tell_quota();
+            while !self.out.is_empty() {
+                match stream.try_write(&self.out) {
+                    Ok(n) => drop(self.out.drain(..n)),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+                    Err(e) => return Err(e),
+                }
+            }
+            if self.peer.gone.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            tokio::select! {
+                ready = stream.ready(Interest::READABLE) => {
+                    ready?;
+                    match self.inbox.try_fill(&stream) {
+                        Ok(0) => return Ok(()),
+                        Ok(_) => self.take().await?,
+                        Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(e) => return Err(e),
+                    }
+                }
+                () = self.peer.quota_wake.notified() => {}
+            }
+        }
+    }
+
+    fn tell_quota(&mut self) {
+        let told = lock(&self.peer.quota).told;
+        if told != u64::MAX && self.peer.quota_told.swap(told, Ordering::AcqRel) != told {
+            frame::put(&mut self.out, &Frame::Quota { bytes: told });
+        }
+    }
+
+    /// Takes all whole frames of what was read; one ack for all.
+    async fn take(&mut self) -> io::Result<()> {
+        let mut last = None;
+        loop {
+            let behind = match self.inbox.next().map_err(io::Error::other)? {
+                None => break,
+                Some(Frame::Now(ms)) => {
+                    self.clock = ms;
+                    continue;
+                }
+                Some(Frame::QuotaAck { bytes }) => {
+                    self.node.on_quota_ack(self.peer, bytes);
+                    continue;
+                }
+                Some(Frame::Touch { slot, keys }) => {
+                    let mut shard = lock(self.node.shard(slot));
+                    let mut rest = keys;
+                    while let Some((head, tail)) = rest.split_at_checked(2) {
+                        let len = usize::from(u16::from_le_bytes([head[0], head[1]]));
+                        let Some((key, tail)) = tail.split_at_checked(len) else { break };
+                        shard.store.touch_backup(slot, key);
+                        rest = tail;
+                    }
+                    continue;
+                }
+                Some(f) => {
+                    let (link_seq, stream) = place(&f)?;
+                    let needs = stream.pterm.max(stream.since);
+                    if needs <= *self.node.cfg_index.borrow() {
+                        let took = apply(self.node, self.state, self.generation, self.clock, link_seq, f)?;
+                        if let Err(why) = took {
+                            frame::put(&mut self.out, &Frame::Refuse { link_seq, why });
+                        }
+                        last = Some(link_seq);
+                        continue;
+                    }
+                    needs
+                }
+            };
+            // The frame is of a configuration not known here: it stays in the inbox while this node catches up.
+            self.inbox.untake();
+            if !self.catch_up(behind).await {
+                return Err(wire::refused("configuration did not arrive"));
+            }
+        }
+        if let Some(link_seq) = last {
+            frame::put(&mut self.out, &Frame::Ack { link_seq });
+        }
+        Ok(())
+    }
+
+    async fn catch_up(&self, index: u64) -> bool {
+        let mut known = self.node.cfg_index.subscribe();
+        let reached = timeout(CATCH_UP, async {
+            while *known.borrow_and_update() < index {
+                self.node.behind.notify_one();
+                let _ = timeout(Duration::from_millis(50), known.changed()).await;
+            }
+        });
+        reached.await.is_ok()
+    }
+}
+
+fn place(f: &Frame<'_>) -> io::Result<(u64, Stream)> {
+    match f {
+        Frame::Open { link_seq, stream, .. }
+        | Frame::Item { link_seq, stream, .. }
+        | Frame::Chunk { link_seq, stream, .. }
+        | Frame::End { link_seq, stream, .. } => Ok((*link_seq, *stream)),
+        _ => Err(io::Error::other(BadFrame)),
+    }
+}
+
+/// Applies one frame; the outer error ends the connection, the inner one refuses the frame.
+fn apply(
+    node: &Node,
+    state: &std::sync::Mutex<Inbound>,
+    generation: u64,
+    clock: u64,
+    link_seq: u64,
+    f: Frame<'_>,
+) -> io::Result<Result<(), Refusal>> {
+    let mut state = lock(state);
+    if state.generation != generation {
+        return Err(wire::refused("a newer connection of this peer took over"));
+    }
+    if link_seq <= state.received {
+        return Ok(Ok(()));
+    }
+    if link_seq != state.received + 1 {
+        return Err(io::Error::other(BadFrame));
+    }
+    let now = node.turn().now;
+    let took = match f {
+        Frame::Open { stream, next_seq, .. } => match lock(node.shard(stream.slot)).on_open(&stream, next_seq) {
+            super::slot::Accept::Refuse(why) => Err(why),
+            _ => Ok(()),
+        },
+        Frame::Item { stream, seq, effects, .. } => {
+            lock(node.shard(stream.slot)).on_item(&stream, seq, effects, now, clock)
+        }
+        Frame::Chunk { stream, effects, .. } => lock(node.shard(stream.slot)).on_chunk(&stream, effects, now, clock),
+        Frame::End { stream, seq, count, digest, .. } => {
+            lock(node.shard(stream.slot)).on_end(&stream, seq, count, digest)
+        }
+        _ => return Err(io::Error::other(BadFrame)),
+    };
+    state.received = link_seq;
+    if let Err(why) = took {
+        if state.refusals.len() >= REFUSALS_MAX {
+            return Err(wire::refused("too many refusals"));
+        }
+        state.refusals.push((link_seq, why));
+    }
+    Ok(took)
+}

@@ -1,0 +1,546 @@
+//! One client connection: read what is there, run all whole commands, write once. Replies leave in order of arrival; a reply
+//! that rests on something unconfirmed holds back itself and what follows it, and a parked command holds back those behind it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+
+use super::clients::Client;
+use super::command::{self, ConnCtx, ConnState, ErrorReply, Keyed, Kind, NodeCtx, Spec, error};
+use super::host::NodeHost;
+use super::node::Node;
+use super::peer::BACKLOG_MAX;
+use super::shard::{Ran, Turn, lock};
+use super::slot::Held;
+use crate::node::clock::Mono;
+use crate::proto::args::Args;
+use crate::proto::json;
+use crate::proto::reply::Reply;
+use crate::proto::resp::{Decoder, Limits};
+use crate::proto::slot::Slot;
+
+/// Replies of one connection that may wait for confirmation; above it, it is not read.
+const HELD_MAX: usize = 4096;
+/// Bytes of replies of one connection not yet taken by its socket; above it, it is not read.
+const OUT_MAX: usize = 1 << 20;
+/// What is read at once.
+const READ_SIZE: usize = 16 << 10;
+/// Buffers above this are given back when empty.
+const KEEP: usize = 64 << 10;
+/// How long a command may be parked before it is refused with CLUSTERDOWN, milliseconds (PROTOCOL 6).
+const PARK_MAX_MS: u64 = 4000;
+/// How long a reply may be held before it is INDETERMINATE, milliseconds (PROTOCOL 6).
+const HELD_MAX_MS: u64 = 5000;
+
+/// What a reply rests on.
+enum Rests {
+    /// On nothing more.
+    Nothing,
+    /// On one slot.
+    One { slot: Slot, pterm: u64, seq: u64, wrote: bool },
+    /// On all of these writes (FLUSHALL).
+    Many(Vec<(Slot, u64, u64)>),
+}
+
+struct HeldReply {
+    rests: Rests,
+    len: usize,
+    since: Mono,
+    json: Option<u64>,
+}
+
+/// Serves one connection until either side ends it.
+pub async fn serve(node: Arc<Node>, stream: TcpStream) {
+    let name = |a: io::Result<std::net::SocketAddr>| a.map(|a| a.to_string()).unwrap_or_default();
+    let (addr, laddr) = (name(stream.peer_addr()), name(stream.local_addr()));
+    node.counters.connections.fetch_add(1, Ordering::Relaxed);
+    let now_ms = node.turn().now.mono_ms;
+    let max = lock(&node.settings).maxclients;
+    let Some((state, client)) = node.clients.admit(max, addr, laddr, now_ms) else {
+        node.counters.rejected.fetch_add(1, Ordering::Relaxed);
+        let mut out = Vec::new();
+        Reply::new(&mut out, Default::default()).error_bytes(error::MAX_CLIENTS.bytes());
+        let _ = stream.try_write(&out);
+        return;
+    };
+    let id = state.id;
+    let _ = stream.set_nodelay(true);
+    let input = Input { decoder: Decoder::new(Limits::default()), buf: Vec::new(), start: 0, whole: None, json: None };
+    let core = Core {
+        node: &node,
+        state,
+        client,
+        parked_since: None,
+        out: Vec::new(),
+        written: 0,
+        held: VecDeque::new(),
+        held_bytes: Vec::new(),
+        scratch: Vec::new(),
+        reply: Vec::new(),
+        closing: false,
+        last: Mono(0),
+    };
+    // Whatever ended it, there is nobody left to tell.
+    let _ = Connection { stream, input, core }.run().await;
+    node.clients.leave(id);
+}
+
+struct Connection<'a> {
+    stream: TcpStream,
+    input: Input,
+    core: Core<'a>,
+}
+
+/// Bytes read and not yet run.
+struct Input {
+    decoder: Decoder,
+    buf: Vec<u8>,
+    /// Bytes of `buf` before this are done with.
+    start: usize,
+    /// The decoder holds a whole command of so many bytes that has not run yet.
+    whole: Option<usize>,
+    /// First byte of the connection was `{`: JSON lines.
+    json: Option<JsonLines>,
+}
+
+/// What commands work on.
+struct Core<'a> {
+    node: &'a Arc<Node>,
+    state: ConnState,
+    client: Arc<Client>,
+    parked_since: Option<Mono>,
+    out: Vec<u8>,
+    written: usize,
+    held: VecDeque<HeldReply>,
+    held_bytes: Vec<u8>,
+    scratch: Vec<u8>,
+    reply: Vec<u8>,
+    closing: bool,
+    /// When the last command ended: the next one's start.
+    last: Mono,
+}
+
+#[derive(Default)]
+struct JsonLines {
+    decoder: json::LineDecoder,
+    /// A command that was parked.
+    pending: Option<json::Request>,
+}
+
+/// What became of one command.
+enum Step {
+    Done,
+    Parked,
+}
+
+impl Connection<'_> {
+    async fn run(&mut self) -> io::Result<()> {
+        let mut eof = false;
+        loop {
+            let turn = self.core.node.turn();
+            self.core.release(turn);
+            let until = self.execute(turn);
+            if Mono::now() >= until {
+                // The lease lapsed while commands ran: what they read may be stale. Nothing of this turn may leave.
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            let full = self.core.flush(&self.stream)?;
+            let core = &mut self.core;
+            let idle = core.held.is_empty() && core.parked_since.is_none();
+            if core.client.kill.load(Ordering::Acquire) || (core.closing || eof) && !full && idle {
+                return Ok(());
+            }
+            let backlog = core.node.backlogged.load(Ordering::Acquire);
+            core.client.waiter.waiting.store(!idle || backlog, Ordering::Release);
+            let read = !eof && !core.closing && core.parked_since.is_none() && core.has_room() && !backlog;
+            let ready = match (read, full) {
+                (true, true) => self.wait(Interest::READABLE | Interest::WRITABLE).await?,
+                (true, false) => self.wait(Interest::READABLE).await?,
+                (false, true) => self.wait(Interest::WRITABLE).await?,
+                (false, false) => {
+                    self.core.client.waiter.notify.notified().await;
+                    false
+                }
+            };
+            if ready && read {
+                eof = !self.fill()?;
+            }
+        }
+    }
+
+    async fn wait(&self, interest: Interest) -> io::Result<bool> {
+        tokio::select! {
+            ready = self.stream.ready(interest) => Ok(ready?.is_readable()),
+            () = self.core.client.waiter.notify.notified() => Ok(false),
+        }
+    }
+
+    /// Reads once; false at the end of the stream.
+    fn fill(&mut self) -> io::Result<bool> {
+        let input = &mut self.input;
+        if input.start == input.buf.len() {
+            input.buf.clear();
+            if input.buf.capacity() > KEEP {
+                input.buf = Vec::new();
+            }
+        } else if input.start > 0 {
+            input.buf.drain(..input.start);
+        }
+        input.start = 0;
+        let need = input.decoder.need(input.buf.len()).max(READ_SIZE);
+        input.buf.reserve(need);
+        match self.stream.try_read_buf(&mut input.buf) {
+            Ok(0) => Ok(false),
+            Ok(n) => {
+                self.core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                Ok(true)
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Runs all whole commands; until when what they did may be told.
+    fn execute(&mut self, turn: Turn) -> Mono {
+        let mut until = Mono(u64::MAX);
+        let mut ran = 0u64;
+        let (input, core) = (&mut self.input, &mut self.core);
+        core.last = turn.mono;
+        while !core.closing && core.has_room() {
+            if input.json.is_none() && input.whole.is_none() && input.buf.get(input.start) == Some(&b'{') {
+                input.json = Some(JsonLines::default());
+            }
+            let step = match input.json.is_some() {
+                true => input.json_command(core, turn, &mut until),
+                false => input.resp_command(core, turn, &mut until),
+            };
+            match step {
+                None => break,
+                Some(Step::Parked) => {
+                    core.parked_since.get_or_insert(turn.mono);
+                    break;
+                }
+                Some(Step::Done) => {
+                    core.parked_since = None;
+                    ran += 1;
+                }
+            }
+        }
+        if ran > 0 {
+            let node = core.node;
+            node.counters.commands.fetch_add(ran, Ordering::Relaxed);
+            node.counters.latency.record(core.last.0 - turn.mono.0, ran);
+            core.client.active(turn.now.mono_ms, core.state.last_cmd);
+            if node.largest_backlog() > BACKLOG_MAX {
+                node.backlogged.store(true, Ordering::Release);
+            }
+        }
+        until
+    }
+}
+
+impl Input {
+    fn resp_command(&mut self, core: &mut Core<'_>, turn: Turn, until: &mut Mono) -> Option<Step> {
+        let whole = match self.whole {
+            Some(n) => n,
+            None => match self.decoder.next(&self.buf[self.start..]) {
+                Ok(Some(n)) => n,
+                Ok(None) => {
+                    self.start += self.decoder.discard();
+                    return None;
+                }
+                Err(e) => {
+                    let mut text = Vec::new();
+                    Reply::new(&mut text, core.state.proto).error(&format!("ERR {e}"));
+                    core.queue(&text, Rests::Nothing, turn, None);
+                    core.closing = true;
+                    return None;
+                }
+            },
+        };
+        self.whole = Some(whole);
+        let args = self.decoder.args(&self.buf[self.start..self.start + whole]);
+        let step = core.command(args, turn, until, None);
+        if let Step::Done = step {
+            self.whole = None;
+            self.start += whole;
+        }
+        Some(step)
+    }
+
+    fn json_command(&mut self, core: &mut Core<'_>, turn: Turn, until: &mut Mono) -> Option<Step> {
+        let lines = self.json.as_mut()?;
+        let machine = core.node.me.id.as_str();
+        let request = match lines.pending.take() {
+            Some(r) => r,
+            None => {
+                let rest = &self.buf[self.start..];
+                let len = match lines.decoder.next(rest) {
+                    Ok(Some(len)) => len,
+                    Ok(None) => return None,
+                    Err(failure) => {
+                        let line = json::answer_failure(machine, 0, &failure);
+                        core.queue(&line, Rests::Nothing, turn, None);
+                        core.closing = true;
+                        return None;
+                    }
+                };
+                self.start += len;
+                match json::Request::parse(&rest[..len]) {
+                    Ok(Some(r)) => r,
+                    Ok(None) => return Some(Step::Done),
+                    Err(refusal) => {
+                        let line = json::answer_failure(machine, refusal.id, &refusal.failure);
+                        core.queue(&line, Rests::Nothing, turn, None);
+                        core.closing = refusal.close;
+                        return Some(Step::Done);
+                    }
+                }
+            }
+        };
+        let step = core.command(request.args(), turn, until, Some(request.id));
+        if let Step::Parked = step {
+            lines.pending = Some(request);
+        }
+        Some(step)
+    }
+}
+
+impl Core<'_> {
+    fn has_room(&self) -> bool {
+        self.held.len() < HELD_MAX && self.out.len() - self.written < OUT_MAX
+    }
+
+    /// Writes what may leave; whether the socket is full.
+    fn flush(&mut self, stream: &TcpStream) -> io::Result<bool> {
+        while self.written < self.out.len() {
+            match stream.try_write(&self.out[self.written..]) {
+                Ok(n) => {
+                    self.written += n;
+                    self.node.counters.bytes_out.fetch_add(n as u64, Ordering::Relaxed);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(e) => return Err(e),
+            }
+        }
+        self.out.clear();
+        self.written = 0;
+        if self.out.capacity() > KEEP {
+            self.out = Vec::new();
+        }
+        Ok(false)
+    }
+
+    /// Runs one command and answers it, unless it is to be parked.
+    fn command(&mut self, args: Args<'_>, turn: Turn, until: &mut Mono, json: Option<u64>) -> Step {
+        let mut buf = std::mem::take(&mut self.reply);
+        buf.clear();
+        let proto = self.state.proto;
+        let spec = match command::resolve(args) {
+            Ok(spec) => spec,
+            Err(e) => {
+                self.refuse(&mut buf, &e);
+                return self.end(buf, Rests::Nothing, turn, json);
+            }
+        };
+        self.state.last_cmd = Some(spec);
+        let step = match spec.kind {
+            Kind::Keyed(body) => self.keyed(spec, body, args, turn, until, &mut buf),
+            Kind::Conn(body) => {
+                let mut out = Reply::new(&mut buf, proto);
+                ConnCtx { spec, args, out: &mut out, conn: &mut self.state }.run(body);
+                self.closing |= self.state.close_after_reply;
+                self.client.publish(&self.state);
+                Some(Rests::Nothing)
+            }
+            Kind::Node(body) => {
+                let mut out = Reply::new(&mut buf, proto);
+                let mut host = NodeHost::new(self.node, &self.client.waiter, turn);
+                NodeCtx { spec, args, out: &mut out, conn: &mut self.state, host: &mut host }.run(body);
+                *until = (*until).min(host.until);
+                match host.end() {
+                    None => None,
+                    Some(holds) if holds.is_empty() => Some(Rests::Nothing),
+                    Some(holds) => Some(Rests::Many(holds)),
+                }
+            }
+            Kind::Container => {
+                self.refuse(&mut buf, &error::SYNTAX);
+                Some(Rests::Nothing)
+            }
+        };
+        let rests = match step {
+            Some(rests) => rests,
+            None if self.parked_since.is_some_and(|since| turn.mono.ms_since(since) >= PARK_MAX_MS) => {
+                buf.clear();
+                self.refuse(&mut buf, &error::CLUSTERDOWN);
+                Rests::Nothing
+            }
+            None => {
+                self.reply = buf;
+                return Step::Parked;
+            }
+        };
+        self.node.count(spec, buf.first() == Some(&b'-'));
+        let now = Mono::now();
+        self.node.slow(&self.state, args, now.0.saturating_sub(self.last.0));
+        self.last = now;
+        self.end(buf, rests, turn, json)
+    }
+
+    /// Runs a command on keys; `None` = park.
+    fn keyed(
+        &mut self,
+        spec: &'static Spec,
+        body: command::KeyedFn,
+        args: Args<'_>,
+        turn: Turn,
+        until: &mut Mono,
+        buf: &mut Vec<u8>,
+    ) -> Option<Rests> {
+        let slot = match spec.slot(args) {
+            Ok(Some(slot)) => slot,
+            Ok(None) => {
+                self.refuse(buf, &error::SYNTAX);
+                return Some(Rests::Nothing);
+            }
+            Err(command::CrossSlot) => {
+                self.refuse(buf, &error::CROSSSLOT);
+                return Some(Rests::Nothing);
+            }
+        };
+        let mut out = Reply::new(buf, self.state.proto);
+        let (state, scratch) = (&mut self.state, &mut self.scratch);
+        let mut shard = lock(self.node.shard(slot));
+        let ran = shard.run(slot, turn, &self.client.waiter, |txn| {
+            Keyed { spec, args, txn, out: &mut out, conn: state, scratch }.run(body)
+        });
+        match ran {
+            Ran::Done { until: u } => {
+                *until = (*until).min(u);
+                Some(Rests::Nothing)
+            }
+            Ran::Held { pterm, seq, wrote, until: u } => {
+                *until = (*until).min(u);
+                Some(Rests::One { slot, pterm, seq, wrote })
+            }
+            Ran::Park => None,
+            Ran::Oom => {
+                drop(shard);
+                self.refuse(buf, &error::OOM);
+                Some(Rests::Nothing)
+            }
+            Ran::Elsewhere => {
+                let config = shard.config.clone();
+                drop(shard);
+                self.redirect(&config, slot, buf).then_some(Rests::Nothing)
+            }
+        }
+    }
+
+    /// Answers a command on a slot that is not served here; false = park, for the answer is about to change.
+    fn redirect(&self, config: &crate::proto::view::Config, slot: Slot, buf: &mut Vec<u8>) -> bool {
+        let mut out = Reply::new(buf, self.state.proto);
+        let primary = config.slots.get(slot.ix()).and_then(|s| s.primary.as_ref());
+        match primary.and_then(|p| Some((p, config.member(p)?))) {
+            Some((p, _)) if *p == self.node.me => return false,
+            Some((_, m)) => error::moved(&mut out, slot, &m.addr),
+            None if config.cfg_index == 0 => return false,
+            None => out.error_bytes(error::CLUSTERDOWN_SLOT.bytes()),
+        }
+        self.node.counters.errors.fetch_add(1, Ordering::Relaxed);
+        true
+    }
+
+    fn refuse(&self, buf: &mut Vec<u8>, e: &ErrorReply) {
+        self.node.counters.errors.fetch_add(1, Ordering::Relaxed);
+        Reply::new(buf, self.state.proto).error_bytes(e.bytes());
+    }
+
+    fn end(&mut self, mut buf: Vec<u8>, rests: Rests, turn: Turn, json: Option<u64>) -> Step {
+        if json.is_none() {
+            let mut out = Reply::new(&mut buf, self.state.proto);
+            self.state.settle(&mut out, 0);
+        }
+        self.answer(&buf, rests, turn, json);
+        self.reply = buf;
+        Step::Done
+    }
+
+    /// Queues a RESP reply (as a JSON line where the client speaks that).
+    fn answer(&mut self, resp: &[u8], rests: Rests, turn: Turn, json: Option<u64>) {
+        match json {
+            Some(id) => {
+                let line = json::answer_resp(self.node.me.id.as_str(), id, resp);
+                self.queue(&line, rests, turn, json);
+            }
+            None => self.queue(resp, rests, turn, None),
+        }
+    }
+
+    fn queue(&mut self, bytes: &[u8], rests: Rests, turn: Turn, json: Option<u64>) {
+        if self.held.is_empty() && matches!(rests, Rests::Nothing) {
+            self.out.extend_from_slice(bytes);
+            return;
+        }
+        self.held_bytes.extend_from_slice(bytes);
+        self.held.push_back(HeldReply { rests, len: bytes.len(), since: turn.mono, json });
+    }
+
+    /// Lets go of replies that are decided, in order.
+    fn release(&mut self, turn: Turn) {
+        let mut gone = 0;
+        while let Some(first) = self.held.front() {
+            let late = turn.mono.ms_since(first.since) >= HELD_MAX_MS;
+            let state = match &first.rests {
+                Rests::Nothing => Held::Confirmed,
+                Rests::One { slot, pterm, seq, .. } => lock(self.node.shard(*slot)).held(*slot, *pterm, *seq),
+                Rests::Many(all) => all
+                    .iter()
+                    .map(|(slot, pterm, seq)| lock(self.node.shard(*slot)).held(*slot, *pterm, *seq))
+                    .find(|h| *h != Held::Confirmed)
+                    .unwrap_or(Held::Confirmed),
+            };
+            if state == Held::Pending && !late {
+                break;
+            }
+            let Some(first) = self.held.pop_front() else { break };
+            let bytes = &self.held_bytes[gone..gone + first.len];
+            gone += first.len;
+            if state == Held::Confirmed {
+                self.out.extend_from_slice(bytes);
+                continue;
+            }
+            if first.len == 0 {
+                // CLIENT REPLY OFF.
+                continue;
+            }
+            let mut text = Vec::new();
+            let config = self.node.view();
+            match first.rests {
+                Rests::One { slot, wrote: false, .. } if state == Held::Lost => {
+                    if !self.redirect(&config, slot, &mut text) {
+                        self.refuse(&mut text, &error::CLUSTERDOWN);
+                    }
+                }
+                Rests::One { wrote: false, .. } => self.refuse(&mut text, &error::CLUSTERDOWN),
+                _ => self.refuse(&mut text, &error::INDETERMINATE),
+            }
+            match first.json {
+                Some(id) => {
+                    let line = json::answer_resp(self.node.me.id.as_str(), id, &text);
+                    self.out.extend_from_slice(&line);
+                }
+                None => self.out.extend_from_slice(&text),
+            }
+        }
+        self.held_bytes.drain(..gone);
+        if self.held_bytes.is_empty() && self.held_bytes.capacity() > KEEP {
+            self.held_bytes = Vec::new();
+        }
+    }
+}

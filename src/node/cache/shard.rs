@@ -1,0 +1,414 @@
+//! One shard: its keys and the replication of its slots, behind one short lock. No I/O: bytes go to peers' queues.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Notify;
+
+use super::effect::{Effect, Effects, Ttl};
+use super::peer::PeerRef;
+use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage};
+use super::store::{NeedRoom, Now, Role, Store, Txn};
+use crate::node::clock::Mono;
+use crate::proto::frame::{Refusal, Stream};
+use crate::proto::id::Ref;
+use crate::proto::slot::{SLOTS, Slot};
+use crate::proto::view::{Config, SlotState};
+
+/// Copied bytes per chunk: small enough that the shard's lock is held briefly and live items are not delayed behind it.
+pub const CHUNK_BYTES: usize = 32 << 10;
+/// Keys evicted at once to make room for one command; a command that needs more than this is refused with OOM.
+const EVICT_MAX: usize = 1 << 20;
+
+/// Someone who waits: a connection with held replies or a parked command.
+#[derive(Debug, Default)]
+pub struct Waiter {
+    /// Wakes its task.
+    pub notify: Notify,
+    /// It holds replies or a parked command: sweeps look only at these.
+    pub waiting: AtomicBool,
+}
+
+impl Waiter {
+    /// Wakes it if it waits for anything.
+    pub fn nudge(&self) {
+        if self.waiting.load(Ordering::Acquire) {
+            self.notify.notify_one();
+        }
+    }
+}
+
+/// The clocks, read once per loop turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Turn {
+    /// For leases.
+    pub mono: Mono,
+    /// For TTLs.
+    pub now: Now,
+}
+
+/// What became of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// Its reply may leave, if it is still before `until`.
+    Done {
+        /// Checked after executing.
+        until: Mono,
+    },
+    /// Its reply may leave once this is confirmed (writes: without a look at `until`).
+    Held {
+        /// Under which primacy.
+        pterm: u64,
+        /// What it rests on.
+        seq: u64,
+        /// It changed something.
+        wrote: bool,
+        /// Checked after executing.
+        until: Mono,
+    },
+    /// Not for a moment.
+    Park,
+    /// This node is not primary of the slot.
+    Elsewhere,
+    /// No room, and nothing left to evict.
+    Oom,
+}
+
+/// One shard of a node.
+pub struct Shard {
+    /// Keys and values.
+    pub store: Store,
+    /// Replication, by slot number; slots of other shards stay empty.
+    slots: Vec<SlotRepl<PeerRef, Arc<Waiter>>>,
+    /// What this shard was last configured to.
+    pub config: Arc<Config>,
+    fx: Effects,
+    /// Planned stop or fenced: nothing is served any more.
+    pub halted: bool,
+}
+
+impl Shard {
+    /// Empty; standalone nodes serve every slot alone.
+    pub fn new(store: Store, standalone: bool) -> Self {
+        let slot = || if standalone { SlotRepl::standalone() } else { SlotRepl::default() };
+        let mut shard = Self {
+            store,
+            slots: (0..SLOTS).map(|_| slot()).collect(),
+            config: Arc::default(),
+            fx: Effects::default(),
+            halted: false,
+        };
+        if standalone {
+            for s in 0..SLOTS {
+                shard.store.set_role(Slot(s as u16), Role::Primary { backed_at: 0 });
+            }
+        }
+        shard
+    }
+
+    /// One slot's replication.
+    pub fn slot(&self, slot: Slot) -> &SlotRepl<PeerRef, Arc<Waiter>> {
+        &self.slots[slot.ix()]
+    }
+
+    /// Runs a command in one slot, ships what it did, and tells when its reply may leave. `command` may be called several times
+    /// (after evictions), and must have changed and answered nothing when it returns [`NeedRoom`].
+    pub fn run(
+        &mut self,
+        slot: Slot,
+        turn: Turn,
+        waiter: &Arc<Waiter>,
+        mut command: impl FnMut(Txn<'_>) -> Result<(), NeedRoom>,
+    ) -> Ran {
+        let until = match self.slots[slot.ix()].serving(turn.mono) {
+            _ if self.halted => return Ran::Park,
+            Serving::Until(until) => until,
+            Serving::Wait => return Ran::Park,
+            Serving::No => return Ran::Elsewhere,
+        };
+        for _ in 0..EVICT_MAX {
+            self.fx.clear();
+            match command(self.store.txn(slot, turn.now, &mut self.fx)) {
+                Ok(()) => break,
+                Err(need) => {
+                    // A lazy expiry on the way is a change of its own.
+                    self.ship(slot);
+                    match self.evict(slot, need, turn) {
+                        Evicted::One => continue,
+                        Evicted::Nothing => return Ran::Oom,
+                        Evicted::NotYet => return Ran::Park,
+                    }
+                }
+            }
+        }
+        let wrote = !self.fx.is_empty();
+        if wrote {
+            self.ship(slot);
+        }
+        let repl = &mut self.slots[slot.ix()];
+        if !repl.must_hold() {
+            return Ran::Done { until };
+        }
+        let (pterm, seq) = (repl.pterm(), repl.seq());
+        repl.wait_for(seq, waiter.clone());
+        Ran::Held { pterm, seq, wrote, until }
+    }
+
+    /// What became of a held reply.
+    pub fn held(&self, slot: Slot, pterm: u64, seq: u64) -> Held {
+        self.slots[slot.ix()].held(pterm, seq)
+    }
+
+    /// Gives the recorded effects their seq and queues them towards every target.
+    fn ship(&mut self, slot: Slot) {
+        if self.fx.is_empty() {
+            return;
+        }
+        Self::ship_bytes(&mut self.slots[slot.ix()], slot, self.fx.bytes());
+    }
+
+    fn ship_bytes(repl: &mut SlotRepl<PeerRef, Arc<Waiter>>, slot: Slot, bytes: &[u8]) {
+        let seq = repl.commit();
+        for t in repl.targets().iter().filter(|t| t.gets_items()) {
+            let stream = repl.stream(slot, t.since);
+            lock(&t.peer.queue).item(stream, seq, bytes);
+            t.peer.wake.notify_one();
+        }
+    }
+
+    fn evict(&mut self, slot: Slot, need: NeedRoom, turn: Turn) -> Evicted {
+        let live = self.slots[slot.ix()].targets().iter().find(|t| t.gets_items());
+        if live.is_some_and(|t| !t.peer.quota_known.load(Ordering::Acquire)) {
+            return Evicted::NotYet;
+        }
+        let Some((victim, key)) = self.store.victim(need) else { return Evicted::Nothing };
+        if !matches!(self.slots[victim.ix()].serving(turn.mono), Serving::Until(_)) {
+            return Evicted::NotYet;
+        }
+        self.fx.clear();
+        self.store.txn(victim, turn.now, &mut self.fx).evict(&key);
+        self.ship(victim);
+        Evicted::One
+    }
+
+    /// Evicts until the shard is within its quotas and credits again (they shrink when slots arrive); false = it could not.
+    pub fn shrink(&mut self, turn: Turn, max: usize) -> bool {
+        for _ in 0..max {
+            let Some(need) = self.store.excess() else { return true };
+            let Some((victim, key)) = self.store.victim(need) else { return false };
+            self.fx.clear();
+            self.store.txn(victim, turn.now, &mut self.fx).evict(&key);
+            self.ship(victim);
+        }
+        self.store.excess().is_none()
+    }
+
+    /// Deletes keys past their deadline in slots this node serves, at most `max`; how many.
+    pub fn expire(&mut self, turn: Turn, max: usize) -> usize {
+        let due = self.store.expired(turn.now, max);
+        let n = due.len();
+        for (slot, key) in due {
+            self.fx.clear();
+            // Looking is enough: a key past its deadline is deleted by whoever sees it.
+            self.store.txn(slot, turn.now, &mut self.fx).peek(&key);
+            self.ship(slot);
+        }
+        n
+    }
+
+    /// Empties a slot this node serves, as one item; what its reply rests on.
+    pub fn flush(&mut self, slot: Slot, turn: Turn, waiter: &Arc<Waiter>) -> Ran {
+        let until = match self.slots[slot.ix()].serving(turn.mono) {
+            _ if self.halted => return Ran::Park,
+            Serving::Until(until) => until,
+            Serving::Wait => return Ran::Park,
+            Serving::No => return Ran::Elsewhere,
+        };
+        let repl = &mut self.slots[slot.ix()];
+        if self.store.slot_stats(slot).keys > 0 {
+            self.store.clear_slot(slot);
+            self.fx.clear();
+            self.fx.push(Effect::Flush);
+            Self::ship_bytes(repl, slot, self.fx.bytes());
+        }
+        if !repl.must_hold() {
+            return Ran::Done { until };
+        }
+        let (pterm, seq) = (repl.pterm(), repl.seq());
+        repl.wait_for(seq, waiter.clone());
+        Ran::Held { pterm, seq, wrote: true, until }
+    }
+
+    /// Takes in a slot's new state. Returns what changed; wipes, roles and the barrier are done here.
+    pub fn reconfigure(
+        &mut self,
+        slot: Slot,
+        new: &SlotState,
+        me: &Ref,
+        now: Mono,
+        promised: impl Fn(&Ref) -> Mono,
+        peer: impl FnMut(&Ref) -> PeerRef,
+    ) -> Change {
+        let repl = &mut self.slots[slot.ix()];
+        let change = repl.reconfigure(new, me, now, promised, peer);
+        if change.wipe {
+            self.store.clear_slot(slot);
+        }
+        let role = match repl.rank() {
+            Rank::None => Role::None,
+            Rank::Primary => Role::Primary { backed_at: repl.targets().first().map_or(0, |t| t.peer.group) },
+            Rank::InSync | Rank::Learner | Rank::Holder => Role::Backup,
+        };
+        self.store.set_role(slot, role);
+        if change.barrier {
+            // Nothing is confirmed at a new pterm until its members answered at it.
+            Self::ship_bytes(repl, slot, &[]);
+        }
+        if change.wake {
+            repl.all_waiters().for_each(|w| w.notify.notify_one());
+        }
+        change
+    }
+
+    /// A frame was acked.
+    pub fn on_ack(&mut self, peer: &PeerRef, stream: &Stream, sent: Sent, turn: Turn) -> Acked {
+        let repl = &mut self.slots[stream.slot.ix()];
+        let acked = repl.on_ack(&peer.node, stream, sent);
+        match acked {
+            Acked::Confirmed | Acked::Ready => repl.confirmed_waiters().for_each(|w| w.notify.notify_one()),
+            Acked::Copied => return if self.count(peer, stream, turn) { Acked::Nothing } else { Acked::Copied },
+            Acked::Nothing => {}
+        }
+        acked
+    }
+
+    /// The copy is complete: counts the learner and sends SYNC_END; false = no lease yet, to be tried again.
+    pub fn count(&mut self, peer: &PeerRef, stream: &Stream, turn: Turn) -> bool {
+        let slot = stream.slot;
+        let repl = &mut self.slots[slot.ix()];
+        let copying = |t: &super::slot::Target<PeerRef>| {
+            t.node == peer.node && t.since == stream.since && t.stage == Stage::Copying
+        };
+        if repl.pterm() != stream.pterm || !repl.targets().iter().any(copying) {
+            return true;
+        }
+        let Some(seq) = repl.count_learner(&peer.node, stream, turn.mono) else { return false };
+        let (keys, digest) = (self.store.slot_stats(slot).keys, self.store.digest(slot));
+        lock(&peer.queue).end(*stream, seq, keys, digest);
+        peer.wake.notify_one();
+        true
+    }
+
+    /// A frame was refused; whether the target is broken.
+    pub fn on_refuse(&mut self, peer: &PeerRef, stream: &Stream, why: Refusal) -> bool {
+        self.slots[stream.slot.ix()].on_refuse(&peer.node, stream, why)
+    }
+
+    /// Opens the copy of a slot to a learner that waits for it.
+    pub fn open_copy(&mut self, slot: Slot, peer: &PeerRef) -> Option<Stream> {
+        let repl = &mut self.slots[slot.ix()];
+        let since = repl.targets().iter().find(|t| t.node == peer.node && t.stage == Stage::Wanted)?.since;
+        let (stream, next) = repl.open_copy(slot, &peer.node, since)?;
+        lock(&peer.queue).open(stream, next);
+        Some(stream)
+    }
+
+    /// Sends the next chunk of a copy; the next cursor, 0 = that was the last; `None` = the copy is over for another reason.
+    pub fn copy_chunk(&mut self, peer: &PeerRef, stream: &Stream, cursor: u64) -> Option<u64> {
+        let repl = &self.slots[stream.slot.ix()];
+        let alive = repl.pterm() == stream.pterm
+            && repl.rank() == Rank::Primary
+            && repl
+                .targets()
+                .iter()
+                .any(|t| t.node == peer.node && t.since == stream.since && t.stage == Stage::Copying && !t.broken);
+        if !alive {
+            return None;
+        }
+        self.fx.clear();
+        let fx = &mut self.fx;
+        let next = self.store.scan(stream.slot, cursor, CHUNK_BYTES, |k, v, deadline| {
+            fx.push(Effect::Set(k, v, deadline.map_or(Ttl::None, Ttl::At)));
+        });
+        lock(&peer.queue).chunk(*stream, self.fx.bytes(), next == 0);
+        peer.wake.notify_one();
+        Some(next)
+    }
+
+    /// As receiver: a copy opens.
+    pub fn on_open(&mut self, stream: &Stream, next_seq: u64) -> super::slot::Accept {
+        let accept = self.slots[stream.slot.ix()].on_open(stream, next_seq);
+        if accept == super::slot::Accept::Apply {
+            self.store.clear_slot(stream.slot);
+        }
+        accept
+    }
+
+    /// As receiver: a chunk of a copy.
+    pub fn on_chunk(&mut self, stream: &Stream, effects: &[u8], now: Now, sender_now: u64) -> Result<(), Refusal> {
+        match self.slots[stream.slot.ix()].on_chunk(stream) {
+            super::slot::Accept::Apply => self.apply(stream.slot, effects, now, sender_now),
+            super::slot::Accept::Dup => Ok(()),
+            super::slot::Accept::Refuse(why) => Err(why),
+        }
+    }
+
+    /// As receiver: an item, applied whole or not at all.
+    pub fn on_item(
+        &mut self,
+        stream: &Stream,
+        seq: u64,
+        effects: &[u8],
+        now: Now,
+        sender_now: u64,
+    ) -> Result<(), Refusal> {
+        match self.slots[stream.slot.ix()].on_item(stream, seq) {
+            super::slot::Accept::Apply => {
+                self.apply(stream.slot, effects, now, sender_now)?;
+                self.slots[stream.slot.ix()].applied();
+                Ok(())
+            }
+            super::slot::Accept::Dup => Ok(()),
+            super::slot::Accept::Refuse(why) => Err(why),
+        }
+    }
+
+    fn apply(&mut self, slot: Slot, effects: &[u8], now: Now, sender_now: u64) -> Result<(), Refusal> {
+        use super::store::ApplyError;
+        self.store.apply(slot, effects, now, sender_now).map_err(|e| match e {
+            ApplyError::Malformed(_) => Refusal::Malformed,
+            ApplyError::Full => Refusal::Full,
+        })
+    }
+
+    /// As receiver: SYNC_END.
+    pub fn on_end(&self, stream: &Stream, seq: u64, count: u64, digest: u64) -> Result<(), Refusal> {
+        let repl = &self.slots[stream.slot.ix()];
+        match repl.on_chunk(stream) {
+            super::slot::Accept::Refuse(why) => return Err(why),
+            _ if repl.seq() != seq => return Err(Refusal::Gap(repl.seq() + 1)),
+            _ => {}
+        }
+        let same = self.store.slot_stats(stream.slot).keys == count && self.store.digest(stream.slot) == digest;
+        if same { Ok(()) } else { Err(Refusal::Digest) }
+    }
+
+    /// Nothing is served from now on (planned stop, fenced).
+    pub fn halt(&mut self) {
+        self.halted = true;
+        for s in &mut self.slots {
+            s.all_waiters().for_each(|w| w.notify.notify_one());
+        }
+    }
+}
+
+enum Evicted {
+    One,
+    Nothing,
+    NotYet,
+}
+
+/// Locks, ignoring poison: a panic aborts the process before anyone could see half-changed data.
+pub fn lock<T>(m: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

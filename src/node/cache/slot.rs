@@ -1,0 +1,556 @@
+//! One slot's replication as this node sees it: pure, no sockets, no clock, no randomness (ARCHITECTURE: replication).
+//!
+//! ```text
+//!            FORM / hand-out / promotion (pterm changes)
+//!   None ───────────────▶ Primary ──── config: another primary ───▶ InSync | Learner | None
+//!     │                      ▲
+//!     │ ADD_LEARNER          │ NODE_DEAD, SWITCH (data kept: same `since`)
+//!     ▼                      │
+//!   Learner ── PROMOTE ──▶ InSync ── REMOVE_MEMBER ──▶ None (data dropped only now)
+//!                            │
+//!                            └── last one dies, this was it ──▶ Holder (data kept until NODE_BACK or hand-out)
+//! ```
+//!
+//! A copy, as the primary counts it: `Wanted → Copying → Counted → Ready`. Counted: the learner is in `ack_set`, SYNC_END is on
+//! its way; from then on the copy is never restarted. Ready: it confirmed SYNC_END; LEARNER_READY is repeated until the view
+//! shows it in sync.
+
+use std::collections::VecDeque;
+
+use crate::node::clock::Mono;
+use crate::proto::frame::{Refusal, Stream};
+use crate::proto::id::Ref;
+use crate::proto::slot::Slot;
+use crate::proto::view::{Phase, SlotState};
+
+/// How long a promise binds the one who gave it, milliseconds (PROTOCOL 6).
+pub const PROMISE_MS: u64 = 600;
+/// How long the one who asked may rely on it, counted from the moment it asked.
+pub const LEASE_MS: u64 = 500;
+
+/// What this node is to a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rank {
+    /// Nothing; holds no keys of it.
+    #[default]
+    None,
+    /// Serves it.
+    Primary,
+    /// Holds every acknowledged write.
+    InSync,
+    /// Is being copied to.
+    Learner,
+    /// Orphan slot whose last holder this is: keeps the data, serves nothing.
+    Holder,
+}
+
+/// Where the copy to a target stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// In sync by configuration: no copy needed.
+    Live,
+    /// To be copied; gets no items yet.
+    Wanted,
+    /// Session open: gets items and chunks; not counted.
+    Copying,
+    /// In `ack_set`; SYNC_END under way.
+    Counted,
+    /// SYNC_END confirmed.
+    Ready,
+}
+
+/// Another node this primary streams to. `P` is the runtime's (or simulator's) handle of a peer.
+#[derive(Debug, Clone)]
+pub struct Target<P> {
+    /// The handle.
+    pub peer: P,
+    /// Which life of which node.
+    pub node: Ref,
+    /// Its ADD_LEARNER.
+    pub since: u64,
+    /// Where its copy stands.
+    pub stage: Stage,
+    /// Highest seq it confirmed at this pterm.
+    pub acked: u64,
+    /// It refused an item: never confirms again at this (pterm, since); complained of until removed.
+    pub broken: bool,
+}
+
+impl<P> Target<P> {
+    /// Whether replies wait for it.
+    pub fn in_ack_set(&self) -> bool {
+        matches!(self.stage, Stage::Live | Stage::Counted | Stage::Ready)
+    }
+
+    /// Whether items go to it.
+    pub fn gets_items(&self) -> bool {
+        self.stage != Stage::Wanted
+    }
+}
+
+/// What a peer's promise is worth now: until when, and at which configuration it was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Lease {
+    /// Counted from the moment the beacon left.
+    pub until: Mono,
+    /// The answerer's cfg_index.
+    pub cfg_index: u64,
+}
+
+/// Gives the lease a peer granted.
+pub trait Leased {
+    /// As last answered.
+    fn lease(&self) -> Lease;
+}
+
+/// Whether a command may run now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// Yes, if what it did is still before this time when looked at *after* executing.
+    Until(Mono),
+    /// Not for a moment: park.
+    Wait,
+    /// Not here: MOVED or CLUSTERDOWN.
+    No,
+}
+
+/// Whether a held reply may leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// All of `ack_set` confirmed.
+    Confirmed,
+    /// Not yet.
+    Pending,
+    /// This node stopped being primary first: a write is INDETERMINATE, a read is asked again.
+    Lost,
+}
+
+/// What the receiver makes of an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accept {
+    /// The next one: apply it.
+    Apply,
+    /// Had it: confirm again.
+    Dup,
+    /// Not to be taken.
+    Refuse(Refusal),
+}
+
+/// What a new configuration changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Change {
+    /// The keys of the slot must be dropped.
+    pub wipe: bool,
+    /// The rank changed.
+    pub rank: bool,
+    /// Primary at a new pterm with members that must confirm it: ship an empty item.
+    pub barrier: bool,
+    /// Held replies may have been decided.
+    pub wake: bool,
+    /// Some target waits to be copied to.
+    pub copy: bool,
+}
+
+/// What an ack led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acked {
+    /// Nothing to do.
+    Nothing,
+    /// `confirmed` rose: wake who waits.
+    Confirmed,
+    /// The last chunk arrived: count the learner and send SYNC_END.
+    Copied,
+    /// SYNC_END was confirmed: report LEARNER_READY.
+    Ready,
+}
+
+/// What kind of frame was acked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// A live item with this seq.
+    Item(u64),
+    /// OPEN or a chunk that is not the last.
+    Chunk,
+    /// The last chunk.
+    LastChunk,
+    /// SYNC_END, which covers everything up to this seq.
+    End(u64),
+}
+
+/// One slot. `W` wakes someone whose reply is held.
+#[derive(Debug)]
+pub struct SlotRepl<P, W> {
+    rank: Rank,
+    phase: Phase,
+    pterm: u64,
+    cver: u64,
+    since: u64,
+    seq: u64,
+    confirmed: u64,
+    /// As learner: the pterm whose OPEN was taken.
+    opened: u64,
+    believed: Option<Ref>,
+    /// Promises given to former believed primaries bind until then.
+    covered_until: Mono,
+    serve_after: Mono,
+    past: (u64, u64),
+    targets: Vec<Target<P>>,
+    waiters: VecDeque<(u64, W)>,
+}
+
+impl<P, W> Default for SlotRepl<P, W> {
+    fn default() -> Self {
+        Self {
+            rank: Rank::None,
+            phase: Phase::Orphan,
+            pterm: 0,
+            cver: 0,
+            since: 0,
+            seq: 0,
+            confirmed: 0,
+            opened: 0,
+            believed: None,
+            covered_until: Mono(0),
+            serve_after: Mono(0),
+            past: (0, 0),
+            targets: Vec::new(),
+            waiters: VecDeque::new(),
+        }
+    }
+}
+
+impl<P: Leased, W> SlotRepl<P, W> {
+    /// A slot served alone, without masters (`--standalone`).
+    pub fn standalone() -> Self {
+        Self { rank: Rank::Primary, phase: Phase::Serving, pterm: 1, cver: 1, since: 1, ..Self::default() }
+    }
+
+    /// What this node is to it.
+    pub fn rank(&self) -> Rank {
+        self.rank
+    }
+
+    /// Raft index at which the primary last changed, as known here.
+    pub fn pterm(&self) -> u64 {
+        self.pterm
+    }
+
+    /// Raft index of the slot's last change, as known here.
+    pub fn cver(&self) -> u64 {
+        self.cver
+    }
+
+    /// Last seq assigned (primary) or applied (others).
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// What all of `ack_set` confirmed at this pterm.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Those streamed to.
+    pub fn targets(&self) -> &[Target<P>] {
+        &self.targets
+    }
+
+    /// The stream to a target.
+    pub fn stream(&self, slot: Slot, since: u64) -> Stream {
+        Stream { slot, pterm: self.pterm, since }
+    }
+
+    /// can_serve: primary, not handing over, promises waited out, a lease from every member of `ack_set`.
+    pub fn serving(&self, now: Mono) -> Serving {
+        if self.rank != Rank::Primary {
+            return Serving::No;
+        }
+        if self.phase != Phase::Serving || now < self.serve_after {
+            return Serving::Wait;
+        }
+        let mut until = Mono(u64::MAX);
+        for t in self.targets.iter().filter(|t| t.in_ack_set()) {
+            let lease = t.peer.lease();
+            // A peer behind this pterm may still believe in a former primary: its promise does not cover the slot.
+            if lease.cfg_index < self.pterm || lease.until <= now {
+                return Serving::Wait;
+            }
+            until = until.min(lease.until);
+        }
+        Serving::Until(until)
+    }
+
+    /// A command changed the slot: its item's seq.
+    pub fn commit(&mut self) -> u64 {
+        self.seq += 1;
+        self.settle();
+        self.seq
+    }
+
+    /// Whether a reply resting on everything up to now must be held.
+    pub fn must_hold(&self) -> bool {
+        self.confirmed < self.seq
+    }
+
+    /// Remembers whom to wake when `seq` is decided.
+    pub fn wait_for(&mut self, seq: u64, who: W) {
+        self.waiters.push_back((seq, who));
+    }
+
+    /// Takes out those whose seq is confirmed now.
+    pub fn confirmed_waiters(&mut self) -> impl Iterator<Item = W> + '_ {
+        let n = self.waiters.iter().take_while(|(seq, _)| *seq <= self.confirmed).count();
+        self.waiters.drain(..n).map(|(_, w)| w)
+    }
+
+    /// Takes out everybody.
+    pub fn all_waiters(&mut self) -> impl Iterator<Item = W> + '_ {
+        self.waiters.drain(..).map(|(_, w)| w)
+    }
+
+    /// What became of a reply that rests on `seq` at `pterm`.
+    pub fn held(&self, pterm: u64, seq: u64) -> Held {
+        let (at, confirmed) =
+            if self.rank == Rank::Primary && self.pterm == pterm { (pterm, self.confirmed) } else { self.past };
+        match at == pterm && confirmed >= seq {
+            true => Held::Confirmed,
+            false if self.rank == Rank::Primary && self.pterm == pterm => Held::Pending,
+            false => Held::Lost,
+        }
+    }
+
+    fn settle(&mut self) -> bool {
+        let all = self.targets.iter().filter(|t| t.in_ack_set()).map(|t| t.acked).min().unwrap_or(self.seq);
+        let rose = all > self.confirmed;
+        self.confirmed = self.confirmed.max(all);
+        rose
+    }
+
+    fn target_mut(&mut self, node: &Ref, stream: &Stream) -> Option<&mut Target<P>> {
+        if self.rank != Rank::Primary || stream.pterm != self.pterm {
+            return None;
+        }
+        self.targets.iter_mut().find(|t| t.since == stream.since && &t.node == node)
+    }
+
+    /// A frame of this slot was taken by a target.
+    pub fn on_ack(&mut self, node: &Ref, stream: &Stream, sent: Sent) -> Acked {
+        let Some(t) = self.target_mut(node, stream) else { return Acked::Nothing };
+        if t.broken {
+            return Acked::Nothing;
+        }
+        match (sent, t.stage) {
+            (Sent::Item(seq), _) => {
+                t.acked = t.acked.max(seq);
+                if self.settle() { Acked::Confirmed } else { Acked::Nothing }
+            }
+            (Sent::LastChunk, Stage::Copying) => Acked::Copied,
+            (Sent::End(seq), Stage::Counted) => {
+                t.stage = Stage::Ready;
+                // Items from before OPEN came with the copy and have no ack of their own.
+                t.acked = t.acked.max(seq);
+                self.settle();
+                Acked::Ready
+            }
+            _ => Acked::Nothing,
+        }
+    }
+
+    /// A frame of this slot was refused by a target; whether the target is now broken.
+    pub fn on_refuse(&mut self, node: &Ref, stream: &Stream, why: Refusal) -> bool {
+        match self.target_mut(node, stream) {
+            // Stale: it knows a newer configuration, which this node is about to learn.
+            Some(t) if why != Refusal::Stale => {
+                t.broken = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The first target that waits for its copy.
+    pub fn wanted(&self) -> Option<&Target<P>> {
+        self.targets.iter().find(|t| t.stage == Stage::Wanted)
+    }
+
+    /// Opens the copy session: from now on the learner gets every item. Returns the stream and the first seq it will see.
+    pub fn open_copy(&mut self, slot: Slot, node: &Ref, since: u64) -> Option<(Stream, u64)> {
+        let stream = self.stream(slot, since);
+        let next = self.seq + 1;
+        let t = self.target_mut(node, &stream)?;
+        (t.stage == Stage::Wanted).then(|| t.stage = Stage::Copying)?;
+        Some((stream, next))
+    }
+
+    /// Counts a copied learner in `ack_set`, if its lease is held; SYNC_END{seq} is to be sent now.
+    pub fn count_learner(&mut self, node: &Ref, stream: &Stream, now: Mono) -> Option<u64> {
+        let (seq, pterm) = (self.seq, self.pterm);
+        let t = self.target_mut(node, stream)?;
+        let lease = t.peer.lease();
+        if t.stage != Stage::Copying || lease.until <= now || lease.cfg_index < pterm {
+            return None;
+        }
+        t.stage = Stage::Counted;
+        // Items before the copy's end are covered by SYNC_END itself; those still on their way confirm themselves.
+        Some(seq)
+    }
+
+    /// Learners to report ready: (learner, cver, since).
+    pub fn ready_learners(&self) -> impl Iterator<Item = (&Ref, u64, u64)> {
+        self.targets
+            .iter()
+            .filter(|t| t.stage == Stage::Ready && !t.broken && self.rank == Rank::Primary)
+            .map(|t| (&t.node, self.cver, t.since))
+    }
+
+    /// As receiver: OPEN of a copy.
+    pub fn on_open(&mut self, stream: &Stream, next_seq: u64) -> Accept {
+        match self.receives(stream) {
+            Accept::Apply if self.rank == Rank::Learner => {
+                self.opened = stream.pterm;
+                self.seq = next_seq - 1;
+                Accept::Apply
+            }
+            Accept::Apply => Accept::Refuse(Refusal::Stale),
+            other => other,
+        }
+    }
+
+    /// As receiver: a chunk of a copy.
+    pub fn on_chunk(&self, stream: &Stream) -> Accept {
+        match self.receives(stream) {
+            Accept::Apply if self.rank == Rank::Learner && self.opened == self.pterm => Accept::Apply,
+            Accept::Apply => Accept::Refuse(Refusal::Gap(0)),
+            other => other,
+        }
+    }
+
+    /// As receiver: an item. On `Apply` the caller applies it whole and then calls [`SlotRepl::applied`].
+    pub fn on_item(&self, stream: &Stream, seq: u64) -> Accept {
+        match self.receives(stream) {
+            Accept::Apply => {}
+            other => return other,
+        }
+        if self.rank == Rank::Learner && self.opened != self.pterm {
+            return Accept::Refuse(Refusal::Gap(0));
+        }
+        if seq == self.seq + 1 {
+            Accept::Apply
+        } else if seq <= self.seq {
+            Accept::Dup
+        } else {
+            Accept::Refuse(Refusal::Gap(self.seq + 1))
+        }
+    }
+
+    /// The next item was applied whole.
+    pub fn applied(&mut self) {
+        self.seq += 1;
+    }
+
+    fn receives(&self, stream: &Stream) -> Accept {
+        let member = matches!(self.rank, Rank::InSync | Rank::Learner);
+        if member && stream.pterm == self.pterm && stream.since == self.since {
+            Accept::Apply
+        } else {
+            Accept::Refuse(Refusal::Stale)
+        }
+    }
+
+    /// Takes in what the masters agreed on. `promised` tells until when a promise to a node binds; `peer` gives its handle.
+    pub fn reconfigure(
+        &mut self,
+        new: &SlotState,
+        me: &Ref,
+        now: Mono,
+        promised: impl Fn(&Ref) -> Mono,
+        mut peer: impl FnMut(&Ref) -> P,
+    ) -> Change {
+        let mut change = Change::default();
+        if new.cver == self.cver {
+            return change;
+        }
+        if self.believed != new.primary {
+            if let Some(p) = self.believed.as_ref().filter(|p| *p != me) {
+                self.covered_until = self.covered_until.max(promised(p));
+            }
+            self.believed = new.primary.clone();
+        }
+        let mine = new.replica(me);
+        let rank = match mine {
+            Some(_) if new.primary.as_ref() == Some(me) => Rank::Primary,
+            Some(_) if new.in_sync(me) => Rank::InSync,
+            Some(_) => Rank::Learner,
+            None if new.phase == Phase::Orphan && new.last_holder.as_ref() == Some(me) => Rank::Holder,
+            None => Rank::None,
+        };
+        let was = self.rank;
+        let since = if rank == Rank::Holder { self.since } else { mine.map_or(0, |r| r.since) };
+        let keeps = since == self.since || was == Rank::Holder && rank == Rank::Primary && new.returned;
+        change.wipe = was != Rank::None && (rank == Rank::None || !keeps);
+        // Fresh by configuration: nothing of the slot is here, nothing is expected.
+        if change.wipe || (was == Rank::None && rank != Rank::None) {
+            self.seq = 0;
+            self.opened = 0;
+        }
+        let lost = was == Rank::Primary && (rank != Rank::Primary || new.pterm != self.pterm);
+        if lost {
+            self.past = (self.pterm, self.confirmed);
+            self.targets.clear();
+            change.wake = true;
+        }
+        let gained = rank == Rank::Primary && (was != Rank::Primary || new.pterm != self.pterm);
+        self.rank = rank;
+        self.phase = new.phase;
+        self.since = since;
+        self.cver = new.cver;
+        self.pterm = new.pterm;
+        change.rank = was != rank;
+        if gained {
+            self.confirmed = 0;
+            self.serve_after = if new.clean {
+                Mono(0)
+            } else if was == Rank::Holder || self.seq == 0 && was == Rank::None {
+                // Handed out empty, or come back: whoever was primary before may hold a lease this node knows nothing of.
+                now.plus_ms(PROMISE_MS)
+            } else {
+                self.covered_until
+            };
+        }
+        if rank == Rank::Primary {
+            self.retarget(new, me, &mut peer);
+            change.wake |= self.settle();
+            change.barrier = gained && self.must_hold();
+            change.copy = self.wanted().is_some();
+        }
+        change
+    }
+
+    fn retarget(&mut self, new: &SlotState, me: &Ref, peer: &mut impl FnMut(&Ref) -> P) {
+        let mut old = std::mem::take(&mut self.targets);
+        let members =
+            new.insync.iter().map(|r| (r, Stage::Live)).chain(new.learners.iter().map(|r| (r, Stage::Wanted)));
+        for (r, fresh) in members.filter(|(r, _)| &r.node != me) {
+            let known = old.iter().position(|t| t.node == r.node && t.since == r.since);
+            let mut target = match known {
+                Some(i) => old.swap_remove(i),
+                None => Target {
+                    peer: peer(&r.node),
+                    node: r.node.clone(),
+                    since: r.since,
+                    stage: fresh,
+                    acked: 0,
+                    broken: false,
+                },
+            };
+            if fresh == Stage::Live {
+                target.stage = Stage::Live;
+            }
+            self.targets.push(target);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "slot_tests.rs"]
+mod tests;

@@ -1,0 +1,187 @@
+//! The order of eviction: exact within a slot, near an exact LRU over all of them, and warm at a backup.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::*;
+
+/// An exact LRU of so many keys.
+#[derive(Default)]
+struct Exact {
+    used: HashMap<u32, u64>,
+    order: BTreeMap<u64, u32>,
+    time: u64,
+}
+
+impl Exact {
+    fn hit(&mut self, key: u32, capacity: usize) -> bool {
+        self.time += 1;
+        let before = self.used.insert(key, self.time);
+        if let Some(t) = before {
+            self.order.remove(&t);
+        }
+        self.order.insert(self.time, key);
+        if self.order.len() > capacity
+            && let Some((_, oldest)) = self.order.pop_first()
+        {
+            self.used.remove(&oldest);
+        }
+        before.is_some()
+    }
+}
+
+/// Draws from a Zipf distribution by its cumulated weights.
+struct Zipf(Vec<f64>);
+
+impl Zipf {
+    fn new(n: u32, exponent: f64) -> Self {
+        let mut sum = 0.0;
+        Self(
+            (1..=n)
+                .map(|i| {
+                    sum += f64::from(i).powf(-exponent);
+                    sum
+                })
+                .collect(),
+        )
+    }
+
+    fn draw(&self, random: &mut Random) -> u32 {
+        let u = (random.next() >> 11) as f64 / (1u64 << 53) as f64 * self.0[self.0.len() - 1];
+        self.0.partition_point(|&w| w < u) as u32
+    }
+}
+
+/// Miss ratios of (the store, an exact LRU), percent, when a miss fills the cache, as caches are used.
+fn miss_ratios(keys: u32, capacity: usize, exponent: f64, ops_per_ms: u64, name: impl Fn(u32) -> String) -> (f64, f64) {
+    let ops = 10 * capacity as u64 + 50_000;
+    let cost = cost_of(name(0).len(), 10);
+    let mut store = Store::with_seed(Budget::new(cost * capacity as u64), 42);
+    (0..SLOTS as u16).for_each(|s| store.set_role(Slot(s), Role::Primary { backed_at: 0 }));
+    let (zipf, mut random) = (Zipf::new(keys, exponent), Random(7));
+    let (mut exact, mut missed, mut missed_exact, mut counted) = (Exact::default(), 0u32, 0u32, 0u32);
+    for op in 0..ops {
+        let (now, id) = (at(op / ops_per_ms), zipf.draw(&mut random));
+        let key = name(id);
+        let slot = Slot::of_key(key.as_bytes());
+        let hit = get(&mut store, key.as_bytes(), now).is_some();
+        let hit_exact = exact.hit(id, capacity);
+        let mut fx = Effects::default();
+        while !hit {
+            let mut txn = store.txn(slot, now, &mut fx);
+            match txn.reserve(cost) {
+                Ok(()) => {
+                    txn.set(key.as_bytes(), &[0; 10], Ttl::None);
+                    break;
+                }
+                Err(need) => {
+                    let (slot, key) = store.victim(need).unwrap();
+                    store.txn(slot, now, &mut fx).evict(&key);
+                }
+            }
+        }
+        if op > ops / 2 {
+            counted += 1;
+            missed += u32::from(!hit);
+            missed_exact += u32::from(!hit_exact);
+        }
+    }
+    let percent = |n: u32| f64::from(n) * 100.0 / f64::from(counted);
+    (percent(missed), percent(missed_exact))
+}
+
+#[test]
+fn misses_are_within_a_point_of_an_exact_lru() {
+    // Many keys in each slot; one or two; fewer keys than slots; and so fast that a tick of the clock is half the cache.
+    for (keys, capacity, exponent, tags, ops_per_ms) in [
+        (50_000, 5_000, 0.99, 64, 1),
+        (50_000, 20_000, 0.9, 16_384, 10),
+        (50_000, 3_000, 0.8, 16_384, 1),
+        (50_000, 3_000, 1.2, 16_384, 1),
+        (50_000, 3_000, 0.99, 16_384, 100),
+    ] {
+        let name = |id| format!("{{{:05}}}{id:08}", id % tags);
+        let (ours, exact) = miss_ratios(keys, capacity, exponent, ops_per_ms, name);
+        println!(
+            "{keys} keys, zipf {exponent}, {tags} tags, room for {capacity}: {ours:.2} % missed, exact {exact:.2} %"
+        );
+        assert!(ours <= exact + 1.0, "{ours} {exact}");
+    }
+}
+
+#[test]
+fn a_slot_evicts_its_least_recently_used_first() {
+    let mut store = Store::default();
+    let slot = Slot(11);
+    store.set_role(slot, Role::Primary { backed_at: 0 });
+    let mut order: Vec<u32> = (0..500).collect();
+    let mut random = Random(3);
+    let mut fx = Effects::default();
+    for &n in &order {
+        store.txn(slot, at(1), &mut fx).set(&n.to_le_bytes(), b"", Ttl::None);
+    }
+    for _ in 0..5_000 {
+        let n = order.remove(evict::below(random.next(), order.len()));
+        order.push(n);
+        let mut txn = store.txn(slot, at(1), &mut fx);
+        match random.next() % 3 {
+            0 => drop(txn.get(&n.to_le_bytes())),
+            1 => drop(txn.touch(&n.to_le_bytes())),
+            _ => txn.set(&n.to_le_bytes(), &vec![0; (random.next() % 100) as usize], Ttl::Keep),
+        }
+        // Looking is no use.
+        let other = order[0].to_le_bytes();
+        let mut txn = store.txn(slot, at(1), &mut fx);
+        assert!(txn.peek(&other).is_some() && txn.meta(&other).is_some());
+    }
+    for n in order {
+        let (s, key) = store.victim(NeedRoom { bytes: 1, scope: Scope::Own }).unwrap();
+        assert_eq!((s, &*key), (slot, n.to_le_bytes().as_slice()));
+        store.txn(slot, at(1), &mut fx).evict(&key);
+    }
+    assert_eq!(store.victim(NeedRoom { bytes: 1, scope: Scope::Own }), None);
+}
+
+#[test]
+fn what_primaries_hear_of_recency_reaches_the_backup() {
+    let (mut primary, mut backup) = (Store::default(), Store::default());
+    let (slot, solo) = (Slot(1), Slot(2));
+    primary.set_role(slot, Role::Primary { backed_at: 3 });
+    primary.set_role(solo, Role::Primary { backed_at: 0 });
+    backup.set_role(slot, Role::Backup);
+    for n in 0..100u32 {
+        let mut fx = Effects::default();
+        primary.txn(slot, at(1_000), &mut fx).set(&n.to_le_bytes(), b"", Ttl::None);
+        backup.apply(slot, fx.bytes(), at(1_000), 1_000).unwrap();
+        primary.txn(solo, at(1_000), &mut fx).set(&n.to_le_bytes(), b"", Ttl::None);
+    }
+    let mut fx = Effects::default();
+    for _ in 0..500 {
+        for n in 0..10u32 {
+            assert!(primary.txn(slot, at(2_000), &mut fx).get(&n.to_le_bytes()).is_some());
+            assert!(primary.txn(solo, at(2_000), &mut fx).get(&n.to_le_bytes()).is_some());
+        }
+    }
+    // A noted key that is gone, and a note's place that has another key.
+    primary.txn(slot, at(2_000), &mut fx).del(&3u32.to_le_bytes());
+    primary.txn(slot, at(2_000), &mut fx).set(b"new", b"", Ttl::None);
+    let mut told = Vec::new();
+    primary.touches(|s, key| told.push((s, key.to_vec())));
+    told.sort();
+    let mut want: Vec<_> = (0..10u32).filter(|&n| n != 3).map(|n| (slot, n.to_le_bytes().to_vec())).collect();
+    want.sort();
+    assert_eq!(told, want);
+    primary.touches(|_, _| panic!("told twice"));
+    backup.expired(at(2_000), 0);
+    for (slot, key) in told {
+        backup.touch_backup(slot, &key);
+    }
+    backup.set_role(slot, Role::Primary { backed_at: 0 });
+    // The warm keys go last.
+    for _ in 0..91 {
+        let (slot, key) = backup.victim(NeedRoom { bytes: 1, scope: Scope::Own }).unwrap();
+        let n = u32::from_le_bytes(key.as_ref().try_into().unwrap());
+        assert!(n >= 10 || n == 3, "{n} is warm");
+        backup.txn(slot, at(3_000), &mut fx).evict(&key);
+    }
+    assert_eq!(backup.totals().primary_keys, 9);
+}
