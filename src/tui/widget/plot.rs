@@ -30,6 +30,7 @@ pub fn plot(buf: &mut Buffer, area: Rect, look: Look<'_>, lines: &[Line<'_>], la
     if area.height < 3 || area.width < LABELS + 8 {
         return;
     }
+    let empty = lines.iter().all(|l| l.values.iter().all(Option::is_none));
     let highest = lines.iter().flat_map(|l| l.values.iter().flatten()).copied().fold(0.0, f64::max);
     let top = ceiling(highest);
     let chart = Rect { x: area.x + LABELS, width: area.width - LABELS, height: area.height - 1, ..area };
@@ -37,7 +38,7 @@ pub fn plot(buf: &mut Buffer, area: Rect, look: Look<'_>, lines: &[Line<'_>], la
     if chart.height >= 5 && chart.height % 2 == 1 {
         marks.push((chart.height / 2, top / 2.0));
     }
-    for (dy, value) in marks {
+    for (dy, value) in marks.into_iter().filter(|_| !empty) {
         let s = if value == 0.0 { "0".to_owned() } else { label(value) };
         let x = area.x + LABELS - 1 - (width(&s) as u16).min(LABELS - 1);
         text(buf, x, area.y + dy, LABELS - 1, &s, look.theme.dim, look.glyph.more);
@@ -48,7 +49,7 @@ pub fn plot(buf: &mut Buffer, area: Rect, look: Look<'_>, lines: &[Line<'_>], la
         text(buf, chart.x + chart.width / 2 - 1, axis, 3, "-1m", look.theme.dim, look.glyph.more);
     }
     text(buf, chart.right() - 3, axis, 3, "now", look.theme.dim, look.glyph.more);
-    if lines.iter().all(|l| l.values.iter().all(Option::is_none)) {
+    if empty {
         let s = "no traffic measured yet";
         let x = chart.x + chart.width.saturating_sub(s.len() as u16) / 2;
         text(buf, x, chart.y + chart.height / 2, chart.right() - x, s, look.theme.dim, look.glyph.more);
