@@ -80,10 +80,12 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=
+if [[ -t 1 && -z ${NO_COLOR:-} ]]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 run() {
     printf '  $ cachectl %s\n' "$*"
-    "$cachectl" "$@" | sed 's/^/    /'
+    "$cachectl" "$@" 2>&1 | sed 's/^/    /'
 }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 breathe() { sleep "$pause"; }

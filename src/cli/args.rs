@@ -10,6 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueHint};
 use super::output::{Color, Format};
 use super::units::{parse_duration, parse_size};
 use crate::proto::id::{MasterId, NodeId};
+use crate::tui;
+use crate::tui::model::Screen;
+use crate::tui::theme::ThemeName;
 
 /// A distributed cache with synchronous backups: start it, watch it, steer it.
 #[derive(Debug, Parser)]
@@ -169,7 +172,7 @@ pub struct StatusArgs {
 }
 
 /// `tui`
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct TuiArgs {
     /// Watch only: no action changes anything
     #[arg(long)]
@@ -177,15 +180,43 @@ pub struct TuiArgs {
     /// Draw with ASCII only
     #[arg(long)]
     pub ascii: bool,
-    /// Colours
-    #[arg(long, value_name = "THEME", default_value = "auto", value_parser = ["auto", "dark", "light", "cvd", "mono"])]
-    pub theme: String,
+    /// Colours: auto, dark, light, cvd or mono
+    #[arg(long, value_name = "THEME", default_value = "auto")]
+    pub theme: ThemeName,
     /// Take mouse clicks and the wheel
     #[arg(long)]
     pub mouse: bool,
     /// Frames a second at most [default: 20, over SSH 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=60))]
     pub fps: Option<u16>,
+    /// Print a picture of a screen instead: overview or ring
+    #[arg(long, value_name = "SCREEN")]
+    pub snapshot: Option<Screen>,
+    /// Columns and rows of the picture
+    #[arg(long, value_name = "WxH", default_value = "120x36", value_parser = screen_size, requires = "snapshot")]
+    pub size: (u16, u16),
+    /// How the picture is written: text, ansi or svg
+    #[arg(long, value_name = "FORMAT", default_value = "text", requires = "snapshot")]
+    pub format: tui::Format,
+    /// Watch this long before the picture is drawn, so that its charts have a past
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration, requires = "snapshot")]
+    pub gather: Duration,
+}
+
+impl Default for TuiArgs {
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            ascii: false,
+            theme: ThemeName::Auto,
+            mouse: false,
+            fps: None,
+            snapshot: None,
+            size: (120, 36),
+            format: tui::Format::Text,
+            gather: Duration::ZERO,
+        }
+    }
 }
 
 /// `switchover`
@@ -427,6 +458,14 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
         n if n >= MEMORY_MIN => Ok(n),
         _ => Err("a node needs at least 1mb".into()),
     }
+}
+
+fn screen_size(text: &str) -> Result<(u16, u16), String> {
+    let parse = |text: &str| {
+        let (w, h) = text.split_once('x')?;
+        Some((w.parse().ok().filter(|w| *w > 0)?, h.parse().ok().filter(|h| *h > 0)?))
+    };
+    parse(text).ok_or_else(|| "a size looks like 120x36".into())
 }
 
 fn parse_interval(text: &str) -> Result<Duration, String> {

@@ -51,7 +51,7 @@ fn run(cli: Cli, guess: Out) -> (Out, CmdResult) {
     let format = g.output.or(config.output).unwrap_or_default();
     let color = g.color.or(config.color).unwrap_or_default();
     let out = Out::new(format, color, g.quiet, g.verbose);
-    let result = Target::resolve(g, &config).and_then(|target| dispatch(cli.command, Ctx { out, target, yes: g.yes }));
+    let result = Target::resolve(g, &config).and_then(|target| dispatch(cli.command, Ctx { out, target, color, yes: g.yes }));
     (out, result)
 }
 
@@ -76,6 +76,7 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Up(a) => cmd::up::run(&ctx, &a).await,
                     Command::Down(a) => cmd::down::run(&ctx, &a).await,
                     Command::Status(a) => cmd::status::run(&ctx, &a).await,
+                    Command::Tui(a) => cmd::tui::run(&ctx, &a).await,
                     Command::Switchover(a) => cmd::switchover::run(&ctx, &a).await,
                     Command::Get(a) => cmd::get::run(&ctx, &a).await,
                     Command::Set(a) => cmd::set::run(&ctx, &a).await,
@@ -85,7 +86,7 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Where(a) => cmd::whereis::run(&ctx, &a).await,
                     Command::Events(a) => cmd::events::run(&ctx, &a).await,
                     Command::Logs(a) => cmd::logs::run(&ctx, &a).await,
-                    _ => Ok(Exit::Done),
+                    Command::Master(_) | Command::Node(_) | Command::Ls | Command::Context(_) => Ok(Exit::Done),
                 }
             })
         }

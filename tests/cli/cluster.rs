@@ -174,11 +174,10 @@ fn children_inherit_nothing_and_have_no_terminal() {
         secret.display(),
         s.base
     );
-    let mut c = s.command(&[]);
-    let envs: Vec<_> = c.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+    let template = s.command(&[]);
+    let envs: Vec<_> = template.get_envs().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
     let status = Command::new("bash").args(["-c", &line]).envs(envs).stdin(Stdio::null()).status().unwrap();
     assert!(status.success());
-    drop(c.arg("unused"));
     for (id, pid) in s.pids("demo") {
         let mut std_fds = Vec::new();
         for fd in std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten() {

@@ -1,5 +1,7 @@
 //! The command line from outside: names, flags, streams, exit codes, and what `up` and `down` leave behind.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

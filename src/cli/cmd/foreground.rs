@@ -1,6 +1,6 @@
 //! `cachectl up --foreground`: all logs on the terminal until Ctrl-C, which is `down`.
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::logs::{FOLLOW, Printer};
 use super::{Ctx, down};
@@ -9,12 +9,30 @@ use crate::cli::local::logs::{Filter, Follower, processes, read};
 use crate::cli::local::spawn::Spawned;
 use crate::cli::local::state::Home;
 
+/// The signals that ask this command to end: Ctrl-C, `kill`, and the loss of its terminal.
+pub struct Stop([Signal; 3]);
+
+impl Stop {
+    /// From now on they no longer end the process.
+    pub fn watch() -> Result<Self, CliError> {
+        let one = |kind| signal(kind).map_err(|e| CliError::failed("SIGNALS", format!("cannot watch signals: {e}")));
+        Ok(Self([one(SignalKind::interrupt())?, one(SignalKind::terminate())?, one(SignalKind::hangup())?]))
+    }
+
+    /// Resolves when one of them came.
+    pub async fn asked(&mut self) {
+        let [a, b, c] = &mut self.0;
+        tokio::select! {
+            _ = a.recv() => {}
+            _ = b.recv() => {}
+            _ = c.recv() => {}
+        }
+    }
+}
+
 /// Runs until a signal or until nothing of the cluster runs.
 pub async fn run(ctx: &Ctx, home: &Home, mut children: Vec<Spawned>) -> CmdResult {
-    let signals = |e: std::io::Error| CliError::failed("SIGNALS", format!("cannot watch signals: {e}"));
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(signals)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(signals)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(signals)?;
+    let mut stop = Stop::watch()?;
     let who = processes(home);
     let mut follower = Follower::at_end(home, &who);
     let printer = Printer::new(&who);
@@ -26,10 +44,7 @@ pub async fn run(ctx: &Ctx, home: &Home, mut children: Vec<Spawned>) -> CmdResul
     let mut running = home.running()?;
     loop {
         tokio::select! {
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
-            // The terminal is gone, and this was its cluster.
-            _ = hangup.recv() => break,
+            () = stop.asked() => break,
             () = tokio::time::sleep(FOLLOW) => {}
         }
         if shown.is_ok() {

@@ -17,21 +17,24 @@ pub mod set;
 pub mod status;
 pub mod switchover;
 pub mod ttl;
+pub mod tui;
 pub mod up;
 pub mod whereis;
 
 use super::context::{Said, Target};
 use super::error::CliError;
 use super::local::state::{Home, Members, Role};
-use super::output::Out;
+use super::output::{Color, Out};
 
 /// What every command is given.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Ctx {
     /// Where words go.
     pub out: Out,
     /// Which cluster is meant.
     pub target: Target,
+    /// When to colour, as said.
+    pub color: Color,
     /// `--yes`.
     pub yes: bool,
 }

@@ -9,7 +9,9 @@ use crate::cli::args::SwitchoverArgs;
 use crate::cli::error::{CliError, CmdResult, Exit};
 use crate::cli::link::{self, unanswered};
 use crate::proto::control::{Message, SwitchMaster};
+use crate::proto::id::MasterId;
 use crate::proto::net::client::{ClientError, Repeat};
+use crate::proto::status::Status;
 
 /// Between two looks at who leads.
 const LOOK: Duration = Duration::from_millis(10);
@@ -50,26 +52,38 @@ pub async fn run(ctx: &Ctx, args: &SwitchoverArgs) -> CmdResult {
         return Err(CliError::failed("SINGLE_MASTER", "there is no other master to hand leadership to")
             .hint("a cluster with 3 masters can switch"));
     }
-    let order = Message::SwitchMaster(SwitchMaster { to: args.to.clone() });
-    match client.request(&order, Repeat::Unsafe).await {
-        // The leader that hands over may close before it answers: the outcome is seen below.
-        Ok(_) | Err(ClientError::Unknown { .. }) => {}
+    // Named in every case: an order that says whom is done once that one leads, however often it is heard.
+    let to = match &args.to {
+        Some(to) => to.clone(),
+        None => most_caught_up(&old, &from).ok_or_else(|| {
+            CliError::failed("NO_OTHER_MASTER", "no other master answers")
+                .hint("`cachectl status` shows which are away")
+        })?,
+    };
+    match client.request(&Message::SwitchMaster(SwitchMaster { to: Some(to.clone()) }), Repeat::Safe).await {
+        // Whoever answered, or did not, while leadership moved: who leads in the end is seen below.
+        Ok(_) | Err(ClientError::Unknown { .. } | ClientError::Timeout(_)) => {}
         Err(e) => return Err(unanswered(e)),
     }
     let mut watcher = link::once(&reach.masters, ASK);
     loop {
         if let Ok(view) = link::status(&mut watcher).await
-            && let Some(now) = view.status.leader.filter(|_| view.status.term > old.term)
-            && now != from
-            && args.to.as_ref().is_none_or(|to| to.as_str() == now)
+            && view.status.leader.as_deref() == Some(to.as_str())
         {
-            return tell(ctx, &from, &now, begun.elapsed().as_millis() as u64);
+            return tell(ctx, &from, to.as_str(), begun.elapsed().as_millis() as u64);
         }
         if left().is_zero() {
-            return Err(late(&format!("leadership did not leave {from}")));
+            return Err(late(&format!("leadership did not go from {from} to {to}")));
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Who has most of the log; of equals the first by name.
+fn most_caught_up(status: &Status, leader: &str) -> Option<MasterId> {
+    let others = status.masters.iter().filter(|m| m.id != leader && m.alive);
+    let best = others.max_by(|a, b| a.last_log.cmp(&b.last_log).then_with(|| b.id.cmp(&a.id)))?;
+    MasterId::new(&best.id).ok()
 }
 
 fn tell(ctx: &Ctx, from: &str, to: &str, ms: u64) -> CmdResult {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 
-use super::{Ctx, foreground};
-use crate::cli::args::{self, UpArgs};
-use crate::cli::context::{self, DEFAULT_NAME, Said};
+use super::foreground::Stop;
+use super::{Ctx, down, foreground, tui};
+use crate::cli::args::{self, TuiArgs, UpArgs};
+use crate::cli::context::{self, DEFAULT_NAME, Said, Target};
 use crate::cli::error::{CliError, CmdResult, Exit};
 use crate::cli::link;
 use crate::cli::local::inherit;
@@ -83,10 +84,19 @@ pub async fn run(ctx: &Ctx, args: &UpArgs) -> CmdResult {
     drop(lock);
     let (exit, children) = result?;
     if exit != Exit::Done {
-        return Ok(exit);
+        // In the foreground Ctrl-C is `down`, also before all is well.
+        return if args.foreground { down::stop(ctx, &home, false).await } else { Ok(exit) };
     }
     if args.foreground {
         return foreground::run(ctx, &home, children).await;
+    }
+    if args.tui {
+        spawn::reap(children);
+        // The cluster that was just started, whatever the words of this command line would mean to others.
+        let target = Target { name: home.name.clone(), masters: Vec::new(), said: Said::Flag };
+        let exit = tui::run(&Ctx { target, ..ctx.clone() }, &TuiArgs::default()).await?;
+        ctx.out.say(&format!("cluster {} goes on running; `cachectl down` stops it", home.name));
+        return Ok(exit);
     }
     Ok(Exit::Done)
 }
@@ -237,11 +247,10 @@ async fn start(
 ) -> Result<Outcome, Trouble> {
     let out = &ctx.out;
     for m in missing {
-        check_ports(m, running).map_err(Trouble::Failed)?;
+        check_ports(m, running).map_err(|e| Trouble::Failed(e.hint(IN_THE_WAY)))?;
     }
     // From here on Ctrl-C is ours: a child that was started and not recorded would be lost.
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
-    let mut interrupted = futures_util::poll!(&mut interrupt).is_ready();
+    let mut stop = Stop::watch().map_err(Trouble::Failed)?;
     if !missing.is_empty() {
         out.say(&starting(home, members, missing, running));
     }
@@ -261,17 +270,18 @@ async fn start(
     let mut waiter = Waiter::new(members);
     let deadline = Instant::now() + args.wait;
     let failed = loop {
-        if interrupted {
-            progress.finish();
-            out.say(&format!(
-                "let go of cluster {}, which goes on starting; `cachectl status` looks at it, `cachectl down` stops it",
-                home.name
-            ));
-            return Ok(Outcome { done: false, children, status: None });
-        }
         let ok = tokio::select! {
             ok = waiter.poll() => ok,
-            _ = &mut interrupt => { interrupted = true; continue }
+            () = stop.asked() => {
+                progress.finish();
+                if !args.foreground {
+                    out.say(&format!(
+                        "let go of cluster {}, which goes on starting; `cachectl status` looks at it, `cachectl down` stops it",
+                        home.name
+                    ));
+                }
+                return Ok(Outcome { done: false, children, status: None });
+            }
         };
         // Looked at also when all seems well: what answered may have been somebody else's cluster on the same ports.
         if let Some(e) = first_crash(&mut children) {
@@ -565,6 +575,10 @@ impl<'a> Progress<'a> {
         }
     }
 }
+
+/// A recorded cluster keeps its ports, so another block is no way out.
+const IN_THE_WAY: &str =
+    "end that process; or `cachectl down --purge` forgets this cluster, and the next `up` takes a free block";
 
 /// What `up` prints: where everything is and what to do next.
 fn tell(

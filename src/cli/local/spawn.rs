@@ -56,6 +56,18 @@ impl Spawned {
     }
 }
 
+/// Waits for children as they end, as long as this process lives: it may live long, and they would stay behind as zombies.
+pub fn reap(mut children: Vec<Spawned>) {
+    /// How soon a zombie goes; nobody waits for it.
+    const LOOK: Duration = Duration::from_millis(200);
+    std::thread::spawn(move || {
+        while !children.is_empty() {
+            children.retain_mut(|c| c.ended().is_none());
+            std::thread::sleep(LOOK);
+        }
+    });
+}
+
 /// The program to start: this one. When its file was replaced meanwhile, what still runs here is started all the same.
 pub fn this_program() -> PathBuf {
     match std::env::current_exe() {
