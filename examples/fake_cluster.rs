@@ -1,7 +1,8 @@
 //! Masters that make everything up, for looking at the screen without a cluster.
 //!
 //! `cargo run --example fake_cluster` prints an address and streams a cluster in which a node joins, falls silent and
-//! comes back, for ever; `cargo run --example fake_cluster -- watch ADDR… [--ascii] [--theme T]` opens the screen on it.
+//! comes back, for ever; `… -- watch ADDR… [--ascii] [--theme T]` opens the screen on it; `… -- picture overview 120x36 svg
+//! dark` draws it without a terminal.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,6 +12,7 @@ use cachectl::proto::event::{Event, Severity};
 use cachectl::proto::slot::SLOTS;
 use cachectl::proto::status::{HEARTBEAT_GAPS, Health, NodeState, OperationStatus, WatchView};
 use cachectl::proto::view::{Phase, SlotState};
+use cachectl::tui::event::Now;
 use cachectl::tui::{self, TuiOptions};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +30,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match args.split_first() {
         Some((word, rest)) if word == "watch" => runtime.block_on(watch(rest)),
+        Some((word, rest)) if word == "picture" => picture(rest),
         _ => runtime.block_on(serve(args.first().map_or("127.0.0.1:0", String::as_str))),
     }
 }
@@ -51,6 +54,32 @@ async fn watch(args: &[String]) -> anyhow::Result<()> {
         })
     });
     tui::run(TuiOptions { masters, ascii, theme, mouse, start_demo: Some(start_demo), ..TuiOptions::default() }).await
+}
+
+/// `picture overview 120x36 svg dark`: two minutes of the made-up cluster, drawn without a terminal.
+fn picture(args: &[String]) -> anyhow::Result<()> {
+    let [screen, size, format, theme, rest @ ..] = args else {
+        anyhow::bail!("picture SCREEN WIDTHxHEIGHT text|ansi|svg THEME [ascii] [MILLISECONDS into the round]");
+    };
+    let (w, h) = size.split_once('x').ok_or_else(|| anyhow::anyhow!("a size is like 120x36"))?;
+    let at = rest.iter().find_map(|a| a.parse().ok()).unwrap_or(30_000);
+    let rings = (fixture::ring(5), fixture::ring(6));
+    let end = fixture::WALL_MS / ROUND_MS * ROUND_MS + at;
+    let views: Vec<_> = (0..=120)
+        .map(|i| end - (120 - i) * 1000)
+        .map(|t| (Now { mono_ms: t, wall_ms: t }, view_at(t, &rings, "127.0.0.1:7101", t == end)))
+        .collect();
+    let fail = anyhow::Error::msg;
+    let picture = tui::snapshot::snapshot_of(
+        &views,
+        screen.parse().map_err(fail)?,
+        (w.parse()?, h.parse()?),
+        format.parse().map_err(fail)?,
+        theme.parse().map_err(fail)?,
+        rest.iter().any(|a| a == "ascii"),
+    );
+    print!("{picture}");
+    Ok(())
 }
 
 async fn serve(addr: &str) -> anyhow::Result<()> {
@@ -108,7 +137,7 @@ fn view_at(now: u64, (before, after): &(Ring, Ring), addr: &str, with_slots: boo
     let mut view = fixture::busy();
     let s = &mut view.status;
     s.masters[0].addr = addr.to_owned();
-    s.epoch = 100 * round + t / 1000;
+    s.epoch = 100 * (round % 1000) + t / 1000;
     s.operations.clear();
     let moving: Vec<usize> = (0..SLOTS).filter(|i| after[*i].0 == 6).collect();
     // n6 joins at 10 s, has its share at 50 s, and is gone with the end of the round.

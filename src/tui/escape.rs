@@ -85,6 +85,27 @@ pub fn fit<'a>(text: &'a str, cells: usize, more: char) -> Cow<'a, str> {
     Cow::Owned(out)
 }
 
+/// Breaks a text into lines of at most `cells`, at blanks where it can.
+pub fn wrap(text: &str, cells: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut used = 0;
+    for word in text.split(' ') {
+        let w = width(word);
+        if used > 0 && used + 1 + w > cells {
+            lines.push(String::new());
+            used = 0;
+        }
+        let Some(line) = lines.last_mut() else { break };
+        if used > 0 {
+            line.push(' ');
+            used += 1;
+        }
+        line.push_str(word);
+        used += w;
+    }
+    lines
+}
+
 /// Compares names as people count: `n2` before `n10`.
 pub fn natural(a: &str, b: &str) -> std::cmp::Ordering {
     use std::cmp::Ordering;
@@ -158,6 +179,15 @@ mod tests {
         assert_eq!(fit("日本語", 4, '…'), "日…");
         assert_eq!(fit("日本語", 1, '…'), "…");
         assert_eq!(fit("日本語", 0, '…'), "");
+    }
+
+    #[test]
+    fn lines_break_at_blanks() {
+        assert_eq!(wrap("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrap("one", 7), ["one"]);
+        assert_eq!(wrap("", 7), [""]);
+        assert_eq!(wrap("incomprehensible is long", 4), ["incomprehensible", "is", "long"]);
+        assert_eq!(wrap("a b", 0), ["a", "b"]);
     }
 
     #[test]

@@ -140,6 +140,14 @@ impl Glyphs {
         (self.bar_on.to_string().repeat(on), self.bar_off.to_string().repeat(cells - on))
     }
 
+    /// A bar that compares rows: `part` of the longest, rounded; no claim that anything is done.
+    pub fn share(&self, cells: usize, part: f64, longest: f64) -> (String, String) {
+        let share = part / longest;
+        let share = if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 };
+        let on = (share * cells as f64).round() as usize;
+        (self.bar_on.to_string().repeat(on), self.bar_off.to_string().repeat(cells - on))
+    }
+
     /// One sign whose height is `value` of `max`.
     pub fn level(&self, value: f64, max: f64) -> char {
         let share = value / max;

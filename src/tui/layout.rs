@@ -114,7 +114,9 @@ pub fn overview(body: Rect, rows: usize, open: u16) -> OverviewAreas {
         // Not enough for a frame and a line: the nodes take it.
         out.nodes.height += bottom.height;
     } else if wide {
-        (out.operations, out.events) = split(bottom);
+        // Sentences need more room than bars, most of all when there is no bar.
+        let (part, whole) = if open == 0 { (3, 10) } else { (11, 25) };
+        (out.operations, out.events) = split_at(bottom, u32::from(bottom.width) * part / whole);
     } else if open == 0 {
         out.events = bottom;
     } else {
@@ -130,10 +132,14 @@ pub fn overview(body: Rect, rows: usize, open: u16) -> OverviewAreas {
 }
 
 fn split(area: Rect) -> (Rect, Rect) {
+    split_at(area, u32::from(area.width) / 2)
+}
+
+fn split_at(area: Rect, left: u32) -> (Rect, Rect) {
     if area.height == 0 {
         return Default::default();
     }
-    let left = area.width / 2;
+    let left = u16::try_from(left).unwrap_or(area.width).min(area.width);
     (Rect { width: left, ..area }, Rect { x: area.x + left, width: area.width - left, ..area })
 }
 
@@ -166,7 +172,7 @@ pub fn ring(body: Rect, owners: usize, circle: bool) -> RingAreas {
     let top = row(body, 0, body.height - detail);
     out.detail = row(body, top.height, detail);
     let want = u16::try_from(owners).unwrap_or(u16::MAX).saturating_add(3);
-    if circle && body.width >= MAP_BOX.0 + CIRCLE_MIN && top.height >= MAP_BOX.1 + 5 {
+    if circle && body.width >= MAP_BOX.0 + CIRCLE_MIN && top.height >= MAP_BOX.1 + 4 {
         // A cell is twice as high as wide, so a circle is twice as many columns as rows; letters stand around it.
         let ideal = (top.height - 2).saturating_mul(2) + 8;
         let width = ideal.clamp(CIRCLE_MIN, body.width - MAP_BOX.0);

@@ -111,7 +111,8 @@ impl Link {
             self.failed.clear();
         }
         let times = self.failed.get(&addr).map_or(0, |f| f.times).saturating_add(1);
-        let failed = Failed { why: clean(why, self.ascii), next_try_ms: now_ms.saturating_add(next_try_ms), times };
+        let failed =
+            Failed { why: in_words(&clean(why, self.ascii)), next_try_ms: now_ms.saturating_add(next_try_ms), times };
         self.failed.insert(addr.clone(), failed);
         self.last_failed = Some(addr);
     }
@@ -150,6 +151,17 @@ impl Link {
     }
 }
 
+/// `Connection refused (os error 111)` as an operator says it: `connection refused`.
+fn in_words(why: &str) -> String {
+    let why = why.split(" (os error").next().unwrap_or(why);
+    let mut chars = why.chars();
+    match chars.next() {
+        // Only a capital that starts a word, not one that starts an abbreviation.
+        Some(c) if !chars.clone().next().is_some_and(char::is_uppercase) => c.to_lowercase().chain(chars).collect(),
+        _ => why.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,6 +178,13 @@ mod tests {
         assert_eq!(l.next_change_ms(100), Some(1100));
         assert_eq!(l.next_change_ms(1100), Some(3100));
         assert_eq!(l.next_change_ms(3100), None);
+    }
+
+    #[test]
+    fn reasons_are_said_in_words() {
+        assert_eq!(in_words("Connection refused (os error 111)"), "connection refused");
+        assert_eq!(in_words("DNS failed"), "DNS failed");
+        assert_eq!(in_words(""), "");
     }
 
     #[test]

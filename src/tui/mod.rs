@@ -17,15 +17,15 @@ pub mod event;
 #[path = "../../tests/tui/fixture.rs"]
 mod fixture;
 pub mod glyph;
-mod history;
+pub mod history;
 pub mod keys;
 mod layout;
-mod link;
+pub mod link;
 pub mod model;
 pub mod number;
 mod run;
 pub mod screen;
-mod slots;
+pub mod slots;
 pub mod snapshot;
 mod terminal;
 pub mod theme;

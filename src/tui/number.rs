@@ -64,9 +64,9 @@ pub fn percent(part: f64, whole: f64) -> String {
     if p.is_finite() { format!("{:.1}%", p.clamp(-99.9, 999.9)) } else { UNKNOWN.to_owned() }
 }
 
-/// A number in plain digits up to six of them (as people copy it into commands), else like [`count`].
+/// A number in plain digits, as people compare and copy it; beyond nine of them like [`count`].
 pub fn exact(n: u64) -> String {
-    if n < 1_000_000 { n.to_string() } else { count(n as f64) }
+    if n < 1_000_000_000 { n.to_string() } else { count(n as f64) }
 }
 
 /// A time of day `14:02:11` from milliseconds since 1970 and the offset of local time from UTC in seconds.

@@ -139,11 +139,11 @@ impl Theme {
         let bold = Modifier::BOLD;
         Theme {
             name: ThemeName::Dark,
-            text: Style::new(),
+            text: fg(Color::Reset),
             dim: fg(ix(245)),
             border: fg(ix(240)),
             border_focus: fg(ix(75)),
-            title: Style::new().add_modifier(bold),
+            title: fg(Color::Reset).add_modifier(bold),
             accent: fg(ix(81)).add_modifier(bold),
             ok: fg(ix(114)),
             warn: fg(ix(221)).add_modifier(bold),
@@ -175,11 +175,11 @@ impl Theme {
         let bold = Modifier::BOLD;
         Theme {
             name: ThemeName::Light,
-            text: Style::new(),
+            text: fg(Color::Reset),
             dim: fg(ix(242)),
             border: fg(ix(249)),
             border_focus: fg(ix(25)),
-            title: Style::new().add_modifier(bold),
+            title: fg(Color::Reset).add_modifier(bold),
             accent: fg(ix(25)).add_modifier(bold),
             ok: fg(ix(28)),
             warn: fg(ix(130)).add_modifier(bold),
@@ -228,7 +228,8 @@ impl Theme {
     }
 
     fn mono() -> Theme {
-        let plain = Style::new();
+        // The terminal's own colour, said aloud, since styles are laid over each other.
+        let plain = fg(Color::Reset);
         let bold = plain.add_modifier(Modifier::BOLD);
         let dim = plain.add_modifier(Modifier::DIM);
         Theme {
@@ -243,7 +244,7 @@ impl Theme {
             warn: bold,
             bad: bold.add_modifier(Modifier::UNDERLINED),
             info: plain,
-            selection: plain.add_modifier(Modifier::REVERSED),
+            selection: Style::new().add_modifier(Modifier::REVERSED),
             bar_on: plain,
             bar_off: dim,
             series: [plain, bold],
@@ -319,8 +320,8 @@ mod tests {
     #[test]
     fn mono_uses_no_colour() {
         let t = Theme::of(ThemeName::Mono);
-        for s in [t.text, t.dim, t.border, t.accent, t.ok, t.warn, t.bad, t.selection, t.banner, t.bar_on] {
-            assert_eq!((s.fg, s.bg), (None, None));
+        for s in [t.text, t.dim, t.border, t.accent, t.ok, t.warn, t.bad, t.banner, t.bar_on] {
+            assert_eq!((s.fg, s.bg), (Some(Color::Reset), None));
         }
         assert_eq!(t.owner(3).fg, Some(Color::Reset));
     }

@@ -2,6 +2,8 @@
 
 #![allow(dead_code)] // each of its users takes what it needs
 
+use std::sync::LazyLock;
+
 use cachectl::proto::event::{Event, Severity};
 use cachectl::proto::id::{Incarnation, NodeId, Ref};
 use cachectl::proto::slot::{SLOTS, Slot};
@@ -123,10 +125,10 @@ pub fn node(n: u64) -> NodeStatus {
 
 /// Counts what the table says into the nodes and the totals.
 pub fn count(status: &mut Status, slots: &[SlotState], backups: bool) {
-    let of = |r: &Ref| r.id.as_str().to_owned();
     for n in &mut status.nodes {
-        n.primary_slots = slots.iter().filter(|s| s.primary.as_ref().map(of).as_deref() == Some(&n.id)).count() as u64;
-        n.backup_slots = slots.iter().filter(|s| s.backups().any(|r| of(&r.node) == n.id)).count() as u64;
+        let is = |r: &Ref| r.id.as_str() == n.id;
+        n.primary_slots = slots.iter().filter(|s| s.primary.as_ref().is_some_and(is)).count() as u64;
+        n.backup_slots = slots.iter().filter(|s| s.backups().any(|r| is(&r.node))).count() as u64;
     }
     let serving = slots.iter().filter(|s| s.phase != Phase::Orphan).count() as u64;
     status.slots = SlotTotals {
@@ -170,6 +172,12 @@ fn status(nodes: u64, masters: u64) -> Status {
 
 /// Three masters, three nodes, nothing wrong.
 pub fn healthy() -> WatchView {
+    // Made once: tests ask for it by the hundred.
+    static VIEW: LazyLock<WatchView> = LazyLock::new(make_healthy);
+    VIEW.clone()
+}
+
+fn make_healthy() -> WatchView {
     let slots: Vec<SlotState> = ring(3).into_iter().map(|(p, b)| serving(p, Some(b))).collect();
     let mut status = status(3, 3);
     count(&mut status, &slots, true);
@@ -184,6 +192,12 @@ pub fn healthy() -> WatchView {
 
 /// Six nodes: n4 suspect, n6 joining with its share on the way.
 pub fn busy() -> WatchView {
+    // Made once: tests ask for it by the hundred.
+    static VIEW: LazyLock<WatchView> = LazyLock::new(make_busy);
+    VIEW.clone()
+}
+
+fn make_busy() -> WatchView {
     let (before, after) = (ring(5), ring(6));
     let moving: Vec<usize> = (0..SLOTS).filter(|i| after[*i].0 == 6).collect();
     let mut slots: Vec<SlotState> = before.iter().map(|(p, b)| serving(*p, Some(*b))).collect();
@@ -259,6 +273,12 @@ pub fn busy() -> WatchView {
 
 /// Three nodes, n2 dead: its slots promoted, a third of them without a backup yet, and a few gone for good.
 pub fn lost_one() -> WatchView {
+    // Made once: tests ask for it by the hundred.
+    static VIEW: LazyLock<WatchView> = LazyLock::new(make_lost_one);
+    VIEW.clone()
+}
+
+fn make_lost_one() -> WatchView {
     let mut slots: Vec<SlotState> = Vec::with_capacity(SLOTS);
     for (i, (p, b)) in ring(3).into_iter().enumerate() {
         slots.push(match (p, b) {

@@ -1,5 +1,6 @@
 //! The screen from outside: whole pictures against files, and everything at once against random messages.
 
 mod fixture;
+mod handling;
 mod pictures;
 mod random;

@@ -62,7 +62,7 @@ fn link(m: &mut Model, event: LinkEvent) {
 fn feed(m: &mut Model, view: WatchView) {
     link(m, LinkEvent::Connected { addr: "127.0.0.1:7101".into() });
     let bare = WatchView { status: view.status.clone(), slots: None, events: Vec::new() };
-    for s in (1..=110i64).rev().step_by(2) {
+    for s in (1..=110i64).rev() {
         tick(m, -s * 1000);
         let mut v = bare.clone();
         for (i, n) in v.status.nodes.iter_mut().enumerate() {

@@ -218,7 +218,7 @@ fn draw_and_check(model: &Model, (w, h): (u16, u16)) {
 
 fn config() -> ProptestConfig {
     // `PROPTEST_CASES` asks for more.
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(48);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(24);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

@@ -6,7 +6,7 @@ use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 use crate::proto::status::OperationStatus;
-use crate::tui::escape::fit;
+use crate::tui::escape::{fit, width, wrap};
 use crate::tui::model::Model;
 use crate::tui::number;
 use crate::tui::theme::{Look, Theme};
@@ -27,8 +27,10 @@ pub fn draw(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>, focused
     let title = Line::from(Span::styled("Operations", t.title));
     let inner = panel::panel(buf, area, look, focused, title, Line::from(Span::styled(note, t.dim)));
     if operations.is_empty() {
-        let s = "Nothing moves. Adding, removing or losing a node starts an operation.";
-        widget::text(buf, inner.x, inner.y, inner.width, s, t.dim, look.glyph.more);
+        let words = "Nothing moves. Adding, removing or losing a node starts an operation.";
+        for (y, line) in (inner.y..inner.bottom()).zip(wrap(words, usize::from(inner.width))) {
+            widget::text(buf, inner.x, y, inner.width, &line, t.dim, look.glyph.more);
+        }
         return;
     }
     let scroll = scroll.min(operations.len().saturating_sub(1));
@@ -44,6 +46,9 @@ pub fn draw(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>, focused
     }
 }
 
+/// What is counted, where there is room to say it.
+const UNIT: &str = " slots";
+
 /// Lines that an operation takes.
 pub fn lines(o: &OperationStatus) -> u16 {
     if matches!(o.state.as_str(), "running" | "paused") { 2 } else { 1 }
@@ -57,7 +62,13 @@ fn one(buf: &mut Buffer, area: Rect, look: Look<'_>, o: &OperationStatus) {
     let mut right = vec![Span::styled(o.state.clone(), state)];
     if open {
         right.push(Span::styled(format!("  {}", number::percent(done as f64, total as f64)), t.title));
-        right.push(Span::styled(format!("  {}/{} slots", number::exact(done), number::exact(total)), t.text));
+        let counts = format!("  {}/{}", number::exact(done), number::exact(total));
+        let room = usize::from(area.width).saturating_sub(width(&title(o)) + 1 + width(&o.state) + 2 + 6);
+        if room >= width(&counts) + UNIT.len() {
+            right.push(Span::styled(counts + UNIT, t.text));
+        } else if room >= width(&counts) {
+            right.push(Span::styled(counts, t.text));
+        }
     } else if let Some(reason) = &o.reason {
         right.push(Span::styled(format!("  {}", fit(reason, 30, look.glyph.more)), t.dim));
     } else if total > 0 {
@@ -80,8 +91,14 @@ fn progress(buf: &mut Buffer, area: Rect, look: Look<'_>, o: &OperationStatus, d
         (Some(reason), _) => fit(reason, 40, look.glyph.more).into_owned(),
         (None, "paused") => "paused".to_owned(),
         (None, _) => {
-            let eta = if o.eta_ms == 0 { "eta -".to_owned() } else { format!("eta {}", number::span(o.eta_ms)) };
-            format!("{}/s  {} left  {eta}", number::bytes(o.rate_bytes_per_s), number::bytes(o.bytes_left))
+            let mut words = format!("{}/s", number::bytes(o.rate_bytes_per_s));
+            if o.bytes_left > 0 {
+                words += &format!("  {} left", number::bytes(o.bytes_left));
+            }
+            if o.eta_ms > 0 {
+                words += &format!("  eta {}", number::span(o.eta_ms));
+            }
+            words
         }
     };
     if words.len() + 10 > usize::from(area.width) {

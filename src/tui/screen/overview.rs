@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use super::operations;
 use crate::proto::slot::SLOTS;
 use crate::proto::status::{Health, NodeState, NodeStatus};
-use crate::tui::escape::{clean, fit};
+use crate::tui::escape::{clean, fit, wrap};
 use crate::tui::glyph::{health_word, node_word};
 use crate::tui::history::{Series, total_ops};
 use crate::tui::layout::{self, inside};
@@ -278,6 +278,9 @@ fn charts(model: &Model, cluster: &Cluster, buf: &mut Buffer, areas: layout::Ove
     plot::plot(buf, inner, look, &lines, |us| number::latency(us.max(0.0) as u64));
 }
 
+/// Lines of one event at most; a longer one is cut.
+const EVENT_LINES: usize = 2;
+
 fn events(model: &Model, cluster: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>, focused: bool) {
     let t = look.theme;
     let back = model.overview.events_scroll.min(cluster.events.len().saturating_sub(1));
@@ -291,29 +294,55 @@ fn events(model: &Model, cluster: &Cluster, buf: &mut Buffer, area: Rect, look: 
     note.push(Span::styled(format!("{}, newest first", cluster.events.len()), t.dim));
     let title = Line::from(Span::styled("Events", t.title));
     let inner = panel::panel(buf, area, look, focused, title, Line::from(note));
+    // Where there is room for it a long sentence goes on in the next line.
+    let lines_max = if inner.height >= 6 { EVENT_LINES } else { 1 };
     let mut y = inner.y;
     for warning in &cluster.status.warnings {
-        if y >= inner.bottom() {
-            return;
-        }
-        let words = format!("{} {warning}", look.glyph.alert);
-        widget::text(buf, inner.x, y, inner.width, &words, t.warn, look.glyph.more);
-        y += 1;
+        let head = Line::from(Span::styled(format!("{} ", look.glyph.alert), t.warn));
+        y += sentence(
+            buf,
+            Rect { y, height: inner.bottom().saturating_sub(y), ..inner },
+            look,
+            &head,
+            warning,
+            lines_max,
+        );
     }
     if cluster.events.is_empty() {
         widget::text(buf, inner.x, y, inner.width, "Nothing has happened yet.", t.dim, look.glyph.more);
         return;
     }
-    for (y, e) in (y..inner.bottom()).zip(cluster.events.iter().rev().skip(back)) {
-        let by = e.by.as_ref().map(|by| format!("  by {by}")).unwrap_or_default();
+    for e in cluster.events.iter().rev().skip(back) {
         let style = t.severity(e.severity);
         let head = Line::from(vec![
             Span::styled(number::clock(e.at_ms, model.setup.utc_offset_s), t.dim),
             Span::styled(format!(" {} ", look.glyph.severity(e.severity)), style),
         ]);
-        let used = widget::line(buf, inner, y, &head);
-        let words = format!("{}{by}", e.text);
-        let (x, room) = (inner.x + used, inner.width.saturating_sub(used));
-        widget::text(buf, x, y, room, &words, style, look.glyph.more);
+        let by = e.by.as_ref().map(|by| format!("  by {by}")).unwrap_or_default();
+        let room = Rect { y, height: inner.bottom().saturating_sub(y), ..inner };
+        if room.height == 0 {
+            break;
+        }
+        y += sentence(buf, room, look, &head, &format!("{}{by}", e.text), lines_max);
     }
+}
+
+/// A sentence behind its head, in the style of the head's end, over `lines_max` lines at most. Returns the lines used.
+fn sentence(buf: &mut Buffer, area: Rect, look: Look<'_>, head: &Line<'_>, words: &str, lines_max: usize) -> u16 {
+    if area.height == 0 {
+        return 0;
+    }
+    let style = head.spans.last().map_or(look.theme.text, |s| s.style);
+    let used = widget::line(buf, area, area.y, head);
+    let room = area.width.saturating_sub(used);
+    let mut lines = wrap(words, usize::from(room));
+    if lines.len() > lines_max {
+        let rest = lines.split_off(lines_max.saturating_sub(1)).join(" ");
+        lines.push(rest);
+    }
+    lines.truncate(usize::from(area.height));
+    for (y, line) in (area.y..).zip(&lines) {
+        widget::text(buf, area.x + used, y, room, line, style, look.glyph.more);
+    }
+    lines.len() as u16
 }

@@ -297,7 +297,7 @@ impl Columns {
         let slots = if self.slots { format!("{:>5} ", h.primary) } else { String::new() };
         spans.push(Span::styled(format!("{slots}{share:>6}"), t.text));
         if self.bar > 0 {
-            let (on, off) = look.glyph.bar(self.bar, f64::from(h.primary), f64::from(self.largest));
+            let (on, off) = look.glyph.share(self.bar, f64::from(h.primary), f64::from(self.largest));
             spans.extend([Span::raw(" "), Span::styled(on, holder_style(look, place)), Span::styled(off, t.bar_off)]);
         }
         if self.backup {

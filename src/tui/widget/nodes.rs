@@ -210,7 +210,7 @@ fn cell(table: &Nodes<'_>, n: &NodeStatus, col: Col, w: usize, largest: u64, loo
         Col::Backup => one(number::exact(n.backup_slots), plain),
         Col::Share => one(number::percent(n.primary_slots as f64, SLOTS as f64), plain),
         Col::Bar => {
-            let (on, off) = look.glyph.bar(w, n.primary_slots as f64, largest as f64);
+            let (on, off) = look.glyph.share(w, n.primary_slots as f64, largest as f64);
             vec![Span::styled(on, t.bar_on), Span::styled(off, t.bar_off)]
         }
         Col::Ops => one(number::rate(n.ops_per_s), plain),

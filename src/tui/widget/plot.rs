@@ -30,6 +30,7 @@ pub fn plot(buf: &mut Buffer, area: Rect, look: Look<'_>, lines: &[Line<'_>], la
     if area.height < 3 || area.width < LABELS + 8 {
         return;
     }
+    let empty = lines.iter().all(|l| l.values.iter().all(Option::is_none));
     let highest = lines.iter().flat_map(|l| l.values.iter().flatten()).copied().fold(0.0, f64::max);
     let top = ceiling(highest);
     let chart = Rect { x: area.x + LABELS, width: area.width - LABELS, height: area.height - 1, ..area };
@@ -37,7 +38,7 @@ pub fn plot(buf: &mut Buffer, area: Rect, look: Look<'_>, lines: &[Line<'_>], la
     if chart.height >= 5 && chart.height % 2 == 1 {
         marks.push((chart.height / 2, top / 2.0));
     }
-    for (dy, value) in marks {
+    for (dy, value) in marks.into_iter().filter(|_| !empty) {
         let s = if value == 0.0 { "0".to_owned() } else { label(value) };
         let x = area.x + LABELS - 1 - (width(&s) as u16).min(LABELS - 1);
         text(buf, x, area.y + dy, LABELS - 1, &s, look.theme.dim, look.glyph.more);
@@ -48,7 +49,7 @@ pub fn plot(buf: &mut Buffer, area: Rect, look: Look<'_>, lines: &[Line<'_>], la
         text(buf, chart.x + chart.width / 2 - 1, axis, 3, "-1m", look.theme.dim, look.glyph.more);
     }
     text(buf, chart.right() - 3, axis, 3, "now", look.theme.dim, look.glyph.more);
-    if lines.iter().all(|l| l.values.iter().all(Option::is_none)) {
+    if empty {
         let s = "no traffic measured yet";
         let x = chart.x + chart.width.saturating_sub(s.len() as u16) / 2;
         text(buf, x, chart.y + chart.height / 2, chart.right() - x, s, look.theme.dim, look.glyph.more);
@@ -128,12 +129,19 @@ fn ceiling(value: f64) -> f64 {
     if top.is_finite() && top > 0.0 { top } else { value }
 }
 
-/// The last `cells` values as one row of eight heights; holes are blank.
+/// The least part of the highest value that counts as movement: less is noise and stays flat.
+const MOVEMENT: f64 = 0.2;
+
+/// The last `cells` values as one row of eight heights; holes are blank. It shows how values move, not how high they
+/// are (that is written beside it): the base is not 0 unless they come near it.
 pub fn spark(values: &[Option<f64>], cells: usize, look: Look<'_>) -> String {
     let tail = &values[values.len().saturating_sub(cells)..];
-    let max = tail.iter().flatten().copied().fold(0.0, f64::max);
+    let known = || tail.iter().flatten().copied();
+    let max = known().fold(0.0, f64::max);
+    let span = (max - known().fold(max, f64::min)).max(max * MOVEMENT);
+    let base = (max - 2.0 * span).max(0.0);
     let mut out = " ".repeat(cells.saturating_sub(tail.len()));
-    out.extend(tail.iter().map(|v| v.map_or(' ', |v| look.glyph.level(v, max))));
+    out.extend(tail.iter().map(|v| v.map_or(' ', |v| look.glyph.level(v - base, max - base))));
     out
 }
 
@@ -170,5 +178,6 @@ mod tests {
         let look = Look { theme: &theme, glyph: &UNICODE };
         assert_eq!(spark(&[None, Some(0.0), Some(4.0), Some(8.0)], 6, look), "   ▁▅█");
         assert_eq!(spark(&[Some(f64::MAX); 9], 3, look), "███");
+        assert_eq!(spark(&[Some(100.0), Some(98.0), Some(80.0), Some(60.0)], 4, look), "██▆▅");
     }
 }
