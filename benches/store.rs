@@ -4,7 +4,7 @@
 use std::process::{Command, ExitCode};
 
 use cachectl::node::cache::effect::{Deadline, Effects, Ttl};
-use cachectl::node::cache::store::{Budget, Now, Role, Store, cost_of};
+use cachectl::node::cache::store::{Budget, Now, Role, Store, WARM_MAX, cost_of};
 use cachectl::proto::slot::{SLOTS, Slot};
 
 /// What is run when nothing is named.
@@ -115,6 +115,15 @@ fn speed(value_len: usize, ttl: bool) {
         found += store.txn(Slot::of_key(&key), now(ITEMS + n), &mut fx).get(&key).map_or(0, <[u8]>::len);
     });
     assert_eq!(found, ITEMS * value_len);
+    let mut ahead: Vec<[u8; KEY_LEN]> = Vec::new();
+    time("get, hit, 16 ahead", ITEMS, |n| {
+        if ahead.is_empty() {
+            ahead.extend((0..WARM_MAX).map(|_| pick(ITEMS)));
+            store.warm(ahead.iter().map(|key| (Slot::of_key(key), key.as_slice())));
+        }
+        let key = ahead.pop().unwrap_or_default();
+        assert!(store.txn(Slot::of_key(&key), now(ITEMS + n), &mut fx).get(&key).is_some());
+    });
     time("get, miss", ITEMS, |n| {
         let key = key((ITEMS + n) as u64);
         assert!(store.txn(Slot::of_key(&key), now(2 * ITEMS + n), &mut fx).get(&key).is_none());
@@ -123,6 +132,25 @@ fn speed(value_len: usize, ttl: bool) {
     time("set, evicting", ITEMS, |n| {
         set(&mut store, &mut fx, &key((ITEMS + n) as u64), &value, ttl_of(n), now(4 * ITEMS + n));
     });
+    if ttl {
+        let now = Now { mono_ms: 100_000_000, wall_ms: 0 };
+        let (mut gone, mut longest, all) = (0, 0, cpu_ns());
+        loop {
+            let start = cpu_ns();
+            let due = store.expired(now, 128);
+            longest = longest.max(cpu_ns() - start);
+            if due.is_empty() && store.totals().primary_keys == 0 {
+                break;
+            }
+            for (slot, key) in due {
+                fx.clear();
+                gone += usize::from(store.txn(slot, now, &mut fx).peek(&key).is_none());
+            }
+        }
+        println!("  {:<22} {:>7.0} ns", "expire", (cpu_ns() - all) as f64 / gone as f64);
+        println!("  {:<22} {:>7} ns for at most 128 keys", "longest slice", longest);
+        return;
+    }
     time("del", ITEMS / 2, |n| {
         let key = key((ITEMS + n) as u64);
         fx.clear();

@@ -205,7 +205,7 @@ pub struct Ledger {
     /// Taken from the budget for this role and not used yet.
     held: u64,
     held_for: Role,
-    /// Bytes freed go to `held`: one item's effects are judged by their sum.
+    /// Bytes freed go to `held`: what a command replaces is its own to use until the end.
     pooling: bool,
     primary: Sum,
     backup: Sum,
@@ -242,7 +242,8 @@ impl Ledger {
         }
     }
 
-    /// Makes sure that so many bytes can be added to a slot of this role, on top of what was reserved before.
+    /// Makes sure that so many bytes can be added to a slot of this role, on top of what was reserved before. From here to
+    /// [`Ledger::settle`], what is freed in slots of this role is reserved too.
     pub fn reserve(&mut self, role: Role, bytes: u64) -> Result<(), NeedRoom> {
         if self.held > 0 && self.held_for != role {
             self.settle();
@@ -250,6 +251,7 @@ impl Ledger {
         self.budget.try_take(role, bytes)?;
         self.held += bytes;
         self.held_for = role;
+        self.pooling = true;
         Ok(())
     }
 
@@ -260,15 +262,6 @@ impl Ledger {
         if held > 0 {
             self.budget.give(self.held_for, held);
         }
-    }
-
-    /// From here to [`Ledger::settle`], freed bytes can be used again before anyone else gets them.
-    pub fn pool(&mut self, role: Role) {
-        if self.held_for != role {
-            self.settle();
-            self.held_for = role;
-        }
-        self.pooling = true;
     }
 
     /// A slot of this role changed by so many keys and bytes.

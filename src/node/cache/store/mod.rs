@@ -32,6 +32,7 @@ mod pool;
 mod table;
 mod touches;
 mod txn;
+mod warm;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 
 pub use memory::{Budget, ENTRY_OVERHEAD, cost_of};
 pub use txn::Txn;
+pub use warm::WARM_MAX;
 
 use self::due::DueSlots;
 use self::entry::{Entry, TICK_MS, Tick};
@@ -249,7 +251,7 @@ impl Store {
         }
     }
 
-    /// Gives back what the last command reserved and did not use; otherwise the next one does.
+    /// Gives back what the last command reserved and did not use. The next one does too: this is for a shard that falls idle.
     pub fn settle(&mut self) {
         self.ledger.settle();
     }
@@ -276,7 +278,6 @@ impl Store {
             let peak = self.peak_growth(slot, item)?;
             self.ledger.reserve(role, peak).map_err(|_| ApplyError::Full)?;
         }
-        self.ledger.pool(role);
         let here = |ttl: Ttl| match ttl {
             Ttl::At(d) => Ttl::At(Deadline(now.mono_ms.saturating_add(d.0.saturating_sub(sender_now_ms).max(1)))),
             other => other,
@@ -519,7 +520,7 @@ impl Store {
         }
         let slots = self.candidates.of(Scope::Own);
         let slot = Slot(*slots.get(evict::below(random.next(), slots.len()))?);
-        let at = self.body(slot)?.table.pick(random.next() as u32)?;
+        let at = self.body(slot)?.table.pick(random.next())?;
         Some((slot, self.key(at)))
     }
 

@@ -28,10 +28,7 @@ fn bucket(n: usize, hash: u32) -> usize {
 impl Table {
     /// The entry of this hash for which `same` holds, or [`NIL`].
     pub fn find(&self, entries: &Pool<Entry>, hash: u32, mut same: impl FnMut(&Entry) -> bool) -> u32 {
-        if self.buckets.is_empty() {
-            return NIL;
-        }
-        let mut at = self.buckets[bucket(self.buckets.len(), hash)];
+        let mut at = self.first(hash);
         while at != NIL {
             let e = &entries[at];
             if e.hash == hash && same(e) {
@@ -40,6 +37,11 @@ impl Table {
             at = e.chain;
         }
         NIL
+    }
+
+    /// The first entry where one of this hash would be, or [`NIL`].
+    pub fn first(&self, hash: u32) -> u32 {
+        if self.buckets.is_empty() { NIL } else { self.buckets[bucket(self.buckets.len(), hash)] }
     }
 
     /// Puts an entry in; `keys` counts it already.
@@ -142,9 +144,9 @@ impl Table {
     }
 
     /// The first entry at or after a bucket drawn by `random`.
-    pub fn pick(&self, random: u32) -> Option<u32> {
+    pub fn pick(&self, random: u64) -> Option<u32> {
         let n = self.buckets.len();
-        let from = (u64::from(random) * n as u64 >> 32) as usize;
+        let from = super::evict::below(random, n);
         (from..n).chain(0..from).map(|b| self.buckets[b]).find(|&at| at != NIL)
     }
 }

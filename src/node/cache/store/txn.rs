@@ -60,7 +60,7 @@ impl Txn<'_> {
         store.counters.hits += 1;
         store.bump(at);
         let backed = matches!(store.roles[self.slot.ix()], Role::Primary { backed_at: 1.. });
-        if backed && store.random.next() % TOUCH_SAMPLE == 0 {
+        if backed && store.random.next().is_multiple_of(TOUCH_SAMPLE) {
             store.touches.note(at, hash);
         }
         Some(at)

@@ -121,7 +121,6 @@ fn the_short_group_pays_and_nobody_else() {
         assert_eq!(store.role(slot), Role::Primary { backed_at: 2 });
         store.txn(slot, at(9_999), &mut Effects::default()).evict(&key);
     }
-    assert_eq!(store.slot_stats(Slot(1)).keys + store.slot_stats(Slot(2)).keys > 0, true);
     assert!(budget.group_used(2) <= 5_000 && budget.group_used(2) > 5_000 - cost_of(4, 100));
     audit(&mut store);
 }
@@ -156,6 +155,43 @@ fn backups_are_never_victims() {
     store.apply(other, fx.bytes(), at(1), 1).unwrap();
     fx.push(Effect::Set(b"more", &vec![0; 150_000], Ttl::None));
     assert_eq!(store.apply(other, fx.bytes(), at(1), 1), Err(ApplyError::Full));
+}
+
+#[test]
+fn shards_in_threads_share_one_limit() {
+    const SHARDS: u16 = 4;
+    let budget = Budget::new(LIMIT);
+    budget.set_primary_quota(LIMIT * 3 / 4);
+    let stores: Vec<Store> = std::thread::scope(|scope| {
+        let shard = |n: u16| {
+            let (store, budget) = (Store::with_seed(budget.clone(), n.into()), budget.clone());
+            scope.spawn(move || work(n, store, &budget))
+        };
+        let threads: Vec<_> = (0..SHARDS).map(shard).collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let sum = |f: fn(Totals) -> u64| stores.iter().map(|s| f(s.totals())).sum::<u64>();
+    assert_eq!(budget.primary_used(), sum(|t| t.primary_bytes));
+    assert_eq!(budget.backup_used(), sum(|t| t.backup_bytes));
+    assert!(sum(|t| t.evicted) > 0);
+
+    fn work(n: u16, mut store: Store, budget: &Budget) -> Store {
+        let (own, theirs) = (Slot(2 * n), Slot(2 * n + 1));
+        store.set_role(own, Role::Primary { backed_at: 0 });
+        store.set_role(theirs, Role::Backup);
+        let mut random = Random(n.into());
+        for i in 0..3_000 {
+            let (key, value) = (random.next().to_le_bytes(), vec![0; (random.next() % 3_000) as usize]);
+            write(&mut store, own, &key, &value, at(i));
+            let mut fx = Effects::default();
+            fx.push(Effect::Set(&[key[0] % 4], &value, Ttl::None));
+            let applied = store.apply(theirs, fx.bytes(), at(i), 0);
+            assert!(matches!(applied, Ok(()) | Err(ApplyError::Full)));
+            assert!(budget.used() <= LIMIT && budget.primary_used() <= budget.primary_quota());
+        }
+        store.settle();
+        store
+    }
 }
 
 #[test]

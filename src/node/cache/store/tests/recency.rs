@@ -66,17 +66,12 @@ fn miss_ratios(keys: u32, capacity: usize, exponent: f64, ops_per_ms: u64, name:
         let hit = get(&mut store, key.as_bytes(), now).is_some();
         let hit_exact = exact.hit(id, capacity);
         let mut fx = Effects::default();
-        while !hit {
-            let mut txn = store.txn(slot, now, &mut fx);
-            match txn.reserve(cost) {
-                Ok(()) => {
-                    txn.set(key.as_bytes(), &[0; 10], Ttl::None);
-                    break;
-                }
-                Err(need) => {
-                    let (slot, key) = store.victim(need).unwrap();
-                    store.txn(slot, now, &mut fx).evict(&key);
-                }
+        if !hit {
+            loop {
+                let mut txn = store.txn(slot, now, &mut fx);
+                let Err(need) = txn.reserve(cost) else { break txn.set(key.as_bytes(), &[0; 10], Ttl::None) };
+                let (slot, key) = store.victim(need).unwrap();
+                store.txn(slot, now, &mut fx).evict(&key);
             }
         }
         if op > ops / 2 {

@@ -307,6 +307,21 @@ fn keys_can_be_listed_and_drawn() {
 }
 
 #[test]
+fn warming_changes_nothing() {
+    let mut store = Store::default();
+    let slot = Slot(4);
+    store.set_role(slot, Role::Primary { backed_at: 1 });
+    let keys: Vec<String> = (0..40).map(|n| format!("{0:0>1$}", n, n * n * 40 + 2)).collect();
+    for key in &keys {
+        store.warm(keys.iter().map(|k| (slot, k.as_bytes())));
+        store.txn(slot, at(1), &mut Effects::default()).set(key.as_bytes(), b"", Ttl::None);
+    }
+    let (before, oldest) = (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own }));
+    store.warm(keys.iter().map(|k| (slot, k.as_bytes())));
+    assert_eq!((before, oldest), (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own })));
+}
+
+#[test]
 fn keys_of_any_length_are_told_apart() {
     let mut store = Store::default();
     let slot = Slot(0);
