@@ -54,7 +54,7 @@ async fn connect(node: &Node, peer: &PeerRef) -> io::Result<(TcpStream, Inbox)> 
     let mut inbox = Inbox::default();
     let welcome = async {
         loop {
-            match inbox.next().map_err(io::Error::other)? {
+            match inbox.frame().map_err(io::Error::other)? {
                 Some(Frame::Refuse { link_seq, why }) => on_refuse(node, peer, link_seq, why),
                 Some(Frame::Welcome { received }) => return Ok(received),
                 Some(_) => return Err(wire::refused("unwelcome")),
@@ -169,7 +169,7 @@ impl Link<'_> {
     /// Takes what was read; the last quota, if one came.
     fn take(&mut self) -> io::Result<Option<u64>> {
         let (mut acked, mut quota) = (None, None);
-        while let Some(f) = self.inbox.next().map_err(io::Error::other)? {
+        while let Some(f) = self.inbox.frame().map_err(io::Error::other)? {
             match f {
                 Frame::Ack { link_seq } => acked = Some(link_seq),
                 Frame::Refuse { link_seq, why } => on_refuse(self.node, self.peer, link_seq, why),

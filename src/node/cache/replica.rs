@@ -118,7 +118,7 @@ impl Replica<'_> {
     async fn take(&mut self) -> io::Result<()> {
         let mut last = None;
         loop {
-            let behind = match self.inbox.next().map_err(io::Error::other)? {
+            let behind = match self.inbox.frame().map_err(io::Error::other)? {
                 None => break,
                 Some(Frame::Now(ms)) => {
                     self.clock = ms;
