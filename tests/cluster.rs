@@ -25,22 +25,24 @@ struct Load {
     threads: Vec<std::thread::JoinHandle<()>>,
     refused: Arc<AtomicU64>,
     unknown: Arc<AtomicU64>,
+    /// The last error of each writer, for a failing test's report.
+    errors: Arc<Mutex<Vec<String>>>,
 }
 
 impl Load {
     fn start(c: &Cluster, nodes: u16, writers: usize) -> Load {
-        let load = Load {
+        let mut load = Load {
             stop: Arc::default(),
             acked: Arc::default(),
             threads: Vec::new(),
             refused: Arc::default(),
             unknown: Arc::default(),
+            errors: Arc::default(),
         };
-        let mut load = load;
         for w in 0..writers {
             let mut client = Routed::new(addrs(c, nodes));
             let (stop, acked) = (load.stop.clone(), load.acked.clone());
-            let (refused, unknown) = (load.refused.clone(), load.unknown.clone());
+            let (refused, unknown, errors) = (load.refused.clone(), load.unknown.clone(), load.errors.clone());
             load.threads.push(std::thread::spawn(move || {
                 let mut mine = Vec::new();
                 for i in 0u64.. {
@@ -59,6 +61,7 @@ impl Load {
                         }
                     }
                 }
+                errors.lock().expect("no writer panicked").extend(client.last_error.take());
                 acked.lock().expect("no writer panicked").extend(mine);
             }));
         }
@@ -101,13 +104,21 @@ fn median(all: &mut [Duration]) -> Duration {
     all[all.len() / 2]
 }
 
-/// Until every slot took a write again: one key for each of 64 slots spread over the ring, tried without pause.
+/// Until slots all over the ring took a write again: 48 keys, three for each of 16 clients, tried without pause.
 fn writable(c: &Cluster, nodes: u16, since: Instant) -> Duration {
-    let mut client = Routed::new(addrs(c, nodes));
-    for i in 0..256 {
-        let key = format!("probe{i}");
-        wait_for("a slot to take writes", || (client.set(key.as_bytes(), b"x") == Wrote::Acknowledged).then_some(()));
-    }
+    let nodes = addrs(c, nodes);
+    std::thread::scope(|scope| {
+        for t in 0..16 {
+            let mut client = Routed::new(nodes.clone());
+            scope.spawn(move || {
+                for i in 0..3 {
+                    let key = format!("probe{t}:{i}");
+                    let mut took = || (client.set(key.as_bytes(), b"x") == Wrote::Acknowledged).then_some(());
+                    wait_for("a slot to take writes", &mut took);
+                }
+            });
+        }
+    });
     since.elapsed()
 }
 
@@ -151,9 +162,14 @@ fn a_leaders_death_disturbs_no_client() {
         let after = c.wait_status("a new leader", |s| s["leader"].is_string() && s["leader"] != old.as_str());
         times.push(killed.elapsed());
         assert_eq!(after["state"], "degraded", "a master is away");
-        let (refused, unknown) = (load.refused.clone(), load.unknown.clone());
+        let (refused, unknown, errors) = (load.refused.clone(), load.unknown.clone(), load.errors.clone());
         let acked = load.end();
-        assert_eq!((refused.load(Ordering::Relaxed), unknown.load(Ordering::Relaxed)), (0, 0), "client errors");
+        assert_eq!(
+            (refused.load(Ordering::Relaxed), unknown.load(Ordering::Relaxed)),
+            (0, 0),
+            "client errors: {:?}",
+            errors.lock()
+        );
         check_all(&c, 3, &acked);
         println!("round {round}: {old} killed, new leader after {:?}", times.last().unwrap());
     }
@@ -170,10 +186,15 @@ fn all_masters_dead_and_the_data_path_goes_on() {
     let away = Duration::from_secs(if repeat() > 1 { 30 } else { 5 });
     let load = Load::start(&c, 3, 20);
     std::thread::sleep(away);
-    let (refused, unknown) = (load.refused.clone(), load.unknown.clone());
+    let (refused, unknown, errors) = (load.refused.clone(), load.unknown.clone(), load.errors.clone());
     let acked = load.end();
     assert!(!acked.is_empty());
-    assert_eq!((refused.load(Ordering::Relaxed), unknown.load(Ordering::Relaxed)), (0, 0), "client errors");
+    assert_eq!(
+        (refused.load(Ordering::Relaxed), unknown.load(Ordering::Relaxed)),
+        (0, 0),
+        "client errors: {:?}",
+        errors.lock()
+    );
     check_all(&c, 3, &acked);
     // `up` starts what is missing.
     c.start(&[]);

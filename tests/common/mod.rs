@@ -269,13 +269,15 @@ pub struct Routed {
     nodes: Vec<SocketAddr>,
     open: Vec<Option<Raw>>,
     slots: Vec<u16>,
+    /// What the last write that was not acknowledged was told.
+    pub last_error: Option<String>,
 }
 
 impl Routed {
     /// Knows these nodes; learns the slots by being told MOVED.
     pub fn new(nodes: Vec<SocketAddr>) -> Routed {
         let open = nodes.iter().map(|_| None).collect();
-        Routed { nodes, open, slots: vec![0; 16384] }
+        Routed { nodes, open, slots: vec![0; 16384], last_error: None }
     }
 
     fn conn(&mut self, n: usize) -> io::Result<&mut Raw> {
@@ -313,7 +315,11 @@ impl Routed {
 
     /// SET, once.
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> Wrote {
-        match self.call(key, &[b"SET", key, value]) {
+        let answer = self.call(key, &[b"SET", key, value]);
+        if !matches!(&answer, Ok(Value::Simple(_))) {
+            self.last_error = Some(format!("{answer:?}"));
+        }
+        match answer {
             Ok(Value::Simple(s)) if s == "OK" => Wrote::Acknowledged,
             Ok(Value::Error(e)) if e.starts_with("INDETERMINATE") => Wrote::Unknown,
             Ok(_) => Wrote::Refused,

@@ -177,7 +177,7 @@ impl Shard {
         // While shares move (slots arrived, others still make room) a shortage passes by itself: nobody's keys go for it.
         let view = self.config.cfg_index;
         let moving = |t: &Target<PeerRef>| !lock(&t.peer.credit).is_final(view);
-        if matches!(need.scope, Scope::Group(_)) && self.slots[slot.ix()].targets().first().is_some_and(moving) {
+        if need.scope != Scope::Own && self.slots[slot.ix()].targets().first().is_some_and(moving) {
             return Evicted::NotYet;
         }
         self.evict_one(need, turn)
