@@ -345,7 +345,7 @@ pub struct NodeArgs {
     #[arg(long, env = "CACHECTL_PEER_LISTEN", hide_env_values = true, value_name = "ADDR")]
     pub peer_listen: Option<String>,
     /// The host that others reach it by, if not the one it listens on
-    #[arg(long, env = "CACHECTL_ANNOUNCE_ADDR", hide_env_values = true, value_name = "HOST", value_parser = host, value_parser = host)]
+    #[arg(long, env = "CACHECTL_ANNOUNCE_ADDR", hide_env_values = true, value_name = "HOST", value_parser = host)]
     pub announce_addr: Option<String>,
     /// Its state directory: lock, home id [default: below the XDG state directory]
     #[arg(long, env = "CACHECTL_DATA", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
