@@ -345,7 +345,7 @@ pub struct NodeArgs {
     #[arg(long, env = "CACHECTL_PEER_LISTEN", hide_env_values = true, value_name = "ADDR")]
     pub peer_listen: Option<String>,
     /// The host that others reach it by, if not the one it listens on
-    #[arg(long, env = "CACHECTL_ANNOUNCE_ADDR", hide_env_values = true, value_name = "HOST")]
+    #[arg(long, env = "CACHECTL_ANNOUNCE_ADDR", hide_env_values = true, value_name = "HOST", value_parser = host)]
     pub announce_addr: Option<String>,
     /// Its state directory: lock, home id [default: below the XDG state directory]
     #[arg(long, env = "CACHECTL_DATA", hide_env_values = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
@@ -417,6 +417,16 @@ pub fn host_port(text: &str) -> Result<String, String> {
     match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0) => Ok(text.to_owned()),
         _ => Err("an address looks like 127.0.0.1:7101".into()),
+    }
+}
+
+/// A host's name or address, without a port.
+fn host(text: &str) -> Result<String, String> {
+    let name = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    if !text.is_empty() && (name || text.parse::<std::net::Ipv6Addr>().is_ok()) {
+        Ok(text.to_owned())
+    } else {
+        Err("a host looks like 10.0.0.7 or cache-1.example, without a port".into())
     }
 }
 
@@ -583,6 +593,7 @@ mod tests {
             &["up", "--name", "a/b"],
             &["node", "--weight", "0"],
             &["node", "--id", "a b"],
+            &["node", "--announce-addr", "10.0.0.7:7201"],
             &["del"],
             &["status", "--masters-addr", "nohost"],
             &["no-such-command"],

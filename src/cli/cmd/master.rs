@@ -44,7 +44,7 @@ fn config(ctx: &Ctx, args: &MasterArgs) -> Result<MasterConfig, CliError> {
         }
     }
     Ok(MasterConfig {
-        data: server::data_dir(args.data.as_ref(), &cluster, args.id.as_str())?,
+        data: server::data_dir(args.data.as_ref(), "master", args.id.as_str(), listen)?,
         cluster,
         id: args.id.clone(),
         listen,

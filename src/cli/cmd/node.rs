@@ -46,7 +46,7 @@ fn config(ctx: &Ctx, args: &NodeArgs) -> Result<NodeConfig, CliError> {
             .masters
     };
     Ok(NodeConfig {
-        data: server::data_dir(args.data.as_ref(), &ctx.target.name, args.id.as_str())?,
+        data: server::data_dir(args.data.as_ref(), "node", args.id.as_str(), listen)?,
         id: args.id.clone(),
         listen,
         peer_listen,

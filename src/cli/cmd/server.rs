@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::cli::error::CliError;
-use crate::cli::local::state::Home;
+use crate::cli::local::state::{Home, no_home};
 use crate::cli::output::escape;
 
 /// Looks up an address to listen on; of several the first IPv4 one, since `localhost` means that to most.
@@ -29,11 +29,17 @@ pub fn loopback_only(flag: &str, addr: SocketAddr, insecure_bind: bool) -> Resul
         .hint("listen on 127.0.0.1, or say --insecure-bind if the network keeps strangers out"))
 }
 
-/// The state directory, said or by default below the cluster's.
-pub fn data_dir(said: Option<&PathBuf>, cluster: &str, id: &str) -> Result<PathBuf, CliError> {
+/// Where servers that were started by hand keep their state; the dot keeps it apart from clusters.
+const BY_HAND: &str = ".by-hand";
+
+/// The state directory, said or by default one that this server finds again and no other has.
+pub fn data_dir(said: Option<&PathBuf>, role: &str, id: &str, listen: SocketAddr) -> Result<PathBuf, CliError> {
     match said {
         Some(dir) => std::path::absolute(dir).map_err(|e| CliError::failed("STATE", format!("--data: {e}"))),
-        None => Ok(Home::of(cluster)?.data(id)),
+        None => {
+            let root = Home::root().ok_or_else(no_home)?;
+            Ok(root.join(BY_HAND).join(format!("{role}-{id}-{}", listen.port())))
+        }
     }
 }
 

@@ -194,7 +194,7 @@ impl Home {
 
     /// Records what it consists of.
     pub fn put_members(&self, members: &Members) -> Result<(), CliError> {
-        write_json(&self.members_path(), members)
+        write(&self.members_path(), members, true)
     }
 
     /// The processes that `up` started.
@@ -202,7 +202,7 @@ impl Home {
         Ok(self.read(&self.running_path())?.unwrap_or_else(|| Running::none(&self.name)))
     }
 
-    /// Records them.
+    /// Records them. Not synced, since `up` writes it for each process: when the power goes, so do the processes.
     pub fn put_running(&self, running: &Running) -> Result<(), CliError> {
         write_json(&self.running_path(), running)
     }
@@ -261,6 +261,8 @@ impl Home {
 
     fn read<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>, CliError> {
         let text = match fs::read(path) {
+            // What is left of a file whose writer lost its power.
+            Ok(text) if text.is_empty() => return Ok(None),
             Ok(text) => text,
             Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
                 return Ok(None);
@@ -296,21 +298,27 @@ pub fn io_error(verb: &str, path: &Path, e: &std::io::Error) -> CliError {
     CliError::failed("STATE", format!("cannot {verb} {}: {e}", path.display())).hint(hint)
 }
 
-/// Writes a whole document or nothing: into a file beside it, synced, then renamed.
+/// Writes a whole document or nothing: into a file beside it, then renamed. Not synced: it may be lost with the power.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), CliError> {
+    write(path, value, false)
+}
+
+fn write<T: Serialize>(path: &Path, value: &T, sync: bool) -> Result<(), CliError> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|e| CliError::failed("BUG", e.to_string()))?;
     text.push(b'\n');
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
-    let write = || {
+    let replace = || {
         if let Some(dir) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         }
         let mut file = fs::File::create(&temporary)?;
         file.write_all(&text)?;
-        file.sync_data()?;
+        if sync {
+            file.sync_data()?;
+        }
         fs::rename(&temporary, path)
     };
-    write().map_err(|e| {
+    replace().map_err(|e| {
         let _ = fs::remove_file(&temporary);
         io_error("write", path, &e)
     })
@@ -365,6 +373,8 @@ mod tests {
         fs::write(home.members_path(), b"{").unwrap();
         let CliError::Failed(_, f) = home.members().unwrap_err() else { panic!() };
         assert_eq!(f.code, "STATE_DAMAGED");
+        fs::write(home.members_path(), b"").unwrap();
+        assert_eq!(home.members().unwrap(), None, "a lost file is no damaged one");
         assert!(f.message.contains("members.json"));
     }
 
