@@ -4,3 +4,4 @@ mod fixture;
 mod handling;
 mod pictures;
 mod random;
+mod terminal;
