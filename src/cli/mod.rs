@@ -52,7 +52,8 @@ fn run(cli: Cli, guess: Out) -> (Out, CmdResult) {
     let format = g.output.or(config.output).unwrap_or_default();
     let color = g.color.or(config.color).unwrap_or_default();
     let out = Out::new(format, color, g.quiet, g.verbose);
-    let result = Target::resolve(g, &config).and_then(|target| dispatch(cli.command, Ctx { out, target, color, yes: g.yes }));
+    let result =
+        Target::resolve(g, &config).and_then(|target| dispatch(cli.command, Ctx { out, target, color, yes: g.yes }));
     (out, result)
 }
 
