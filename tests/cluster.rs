@@ -59,7 +59,7 @@ impl Load {
                         }
                     }
                 }
-                acked.lock().unwrap().extend(mine);
+                acked.lock().expect("no writer panicked").extend(mine);
             }));
         }
         load
@@ -69,9 +69,9 @@ impl Load {
     fn end(self) -> HashMap<String, String> {
         self.stop.store(true, Ordering::Relaxed);
         for t in self.threads {
-            t.join().unwrap();
+            t.join().expect("a writer");
         }
-        Arc::try_unwrap(self.acked).unwrap().into_inner().unwrap()
+        std::mem::take(&mut *self.acked.lock().expect("no writer panicked"))
     }
 }
 

@@ -153,8 +153,12 @@ pub enum Frame<'a> {
     },
     /// The receiver keeps so many bytes for this sender's slots.
     Quota {
-        /// Accounted bytes.
+        /// Accounted bytes it may use now.
         bytes: u64,
+        /// Accounted bytes that are its share; more than `bytes` while others still have to make room.
+        target: u64,
+        /// The configuration the share follows from.
+        cfg_index: u64,
     },
     /// The sender stays within that quota from here on.
     QuotaAck {
@@ -252,7 +256,7 @@ pub fn put(out: &mut Vec<u8>, frame: &Frame<'_>) {
             };
             u64s(out, 14, &[*link_seq, tag, n]);
         }
-        Frame::Quota { bytes } => u64s(out, 15, &[*bytes]),
+        Frame::Quota { bytes, target, cfg_index } => u64s(out, 15, &[*bytes, *target, *cfg_index]),
         Frame::QuotaAck { bytes } => u64s(out, 16, &[*bytes]),
         Frame::Touch { slot, keys } => {
             out.push(17);
@@ -346,7 +350,7 @@ pub fn take(buf: &[u8]) -> Result<Option<(Frame<'_>, usize)>, BadFrame> {
             };
             Frame::Refuse { link_seq, why }
         }
-        15 => Frame::Quota { bytes: c.u64()? },
+        15 => Frame::Quota { bytes: c.u64()?, target: c.u64()?, cfg_index: c.u64()? },
         16 => Frame::QuotaAck { bytes: c.u64()? },
         17 => Frame::Touch { slot: c.slot()?, keys: std::mem::take(&mut c.0) },
         _ => return Err(BadFrame),
@@ -376,7 +380,7 @@ mod tests {
             Frame::Chunk { link_seq: 3, stream, effects: b"" },
             Frame::End { link_seq: 4, stream, seq: 9, count: 1, digest: u64::MAX },
             Frame::Ack { link_seq: 4 },
-            Frame::Quota { bytes: 1 },
+            Frame::Quota { bytes: 1, target: 2, cfg_index: 3 },
             Frame::QuotaAck { bytes: 1 },
             Frame::Touch { slot: Slot(0), keys: b"\x01\x00k" },
         ];

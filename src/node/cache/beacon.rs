@@ -75,7 +75,7 @@ async fn ask(node: &Node, peer: &PeerRef) -> io::Result<()> {
 /// Waits for the answer to beacon `n`; the peer may pull this node's view before it answers.
 async fn answer(node: &Node, stream: &mut TcpStream, inbox: &mut Inbox, n: u64) -> io::Result<u64> {
     loop {
-        match inbox.next().map_err(io::Error::other)? {
+        match inbox.frame().map_err(io::Error::other)? {
             Some(Frame::BeaconAck { n: of, cfg_index }) if of == n => return Ok(cfg_index),
             Some(Frame::Pull { have }) => send_view(node, stream, have).await?,
             Some(Frame::Unwelcome) => return Err(wire::refused("unwelcome")),
@@ -87,7 +87,7 @@ async fn answer(node: &Node, stream: &mut TcpStream, inbox: &mut Inbox, n: u64) 
 
 async fn view(node: &Node, stream: &mut TcpStream, inbox: &mut Inbox) -> io::Result<()> {
     loop {
-        match inbox.next().map_err(io::Error::other)? {
+        match inbox.frame().map_err(io::Error::other)? {
             Some(Frame::View(json)) => {
                 let view = serde_json::from_slice(json).map_err(io::Error::other)?;
                 node.absorb(&view);
@@ -115,7 +115,7 @@ pub async fn serve(node: Arc<Node>, from: Ref, mut stream: TcpStream, mut inbox:
 
 async fn promise(node: &Node, from: &Ref, stream: &mut TcpStream, inbox: &mut Inbox) -> io::Result<()> {
     loop {
-        let asked = match inbox.next().map_err(io::Error::other)? {
+        let asked = match inbox.frame().map_err(io::Error::other)? {
             Some(Frame::Beacon { n, cfg_index }) => Some((n, cfg_index)),
             Some(Frame::Pull { have }) => {
                 send_view(node, stream, have).await?;

@@ -17,7 +17,7 @@ const RETRY: Duration = Duration::from_millis(20);
 pub async fn run(node: Arc<Node>, peer: PeerRef) {
     while !peer.gone.load(Ordering::Acquire) {
         let waiting = !lock(&peer.uncounted).is_empty();
-        let job = peer.quota_known.load(Ordering::Acquire).then(|| lock(&peer.jobs).pop_front()).flatten();
+        let job = may_open(&node, &peer).then(|| lock(&peer.jobs).pop_front()).flatten();
         let Some(slot) = job else {
             let idle = if waiting || !lock(&peer.jobs).is_empty() { RETRY } else { Duration::from_secs(1) };
             let _ = timeout(idle, peer.copy_wake.notified()).await;
@@ -25,13 +25,7 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
             continue;
         };
         room(&peer).await;
-        let turn = node.turn();
-        let opened = {
-            let mut shard = lock(node.shard(slot));
-            // The slot's bytes count against the peer's quota from here on.
-            shard.shrink(turn, usize::MAX);
-            shard.open_copy(slot, &peer)
-        };
+        let opened = lock(node.shard(slot)).open_copy(slot, &peer);
         let Some(stream) = opened else { continue };
         let mut cursor = 0;
         loop {
@@ -44,6 +38,12 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// Whether the peer has shared out its memory by this view and what is to be copied fits: a copy reserves before it sends.
+fn may_open(node: &Node, peer: &PeerRef) -> bool {
+    let credit = *lock(&peer.credit);
+    credit.cfg_index >= *node.cfg_index.borrow() && node.budget.group_used(peer.group) <= credit.bytes
 }
 
 /// Waits until another chunk may be on its way.

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::node::Node;
-use super::peer::{InFlight, PeerRef};
+use super::peer::{Credit, InFlight, PeerRef};
 use super::shard::lock;
 use super::slot::Acked;
 use super::wire::{self, Inbox};
@@ -54,7 +54,7 @@ async fn connect(node: &Node, peer: &PeerRef) -> io::Result<(TcpStream, Inbox)> 
     let mut inbox = Inbox::default();
     let welcome = async {
         loop {
-            match inbox.next().map_err(io::Error::other)? {
+            match inbox.frame().map_err(io::Error::other)? {
                 Some(Frame::Refuse { link_seq, why }) => on_refuse(node, peer, link_seq, why),
                 Some(Frame::Welcome { received }) => return Ok(received),
                 Some(_) => return Err(wire::refused("unwelcome")),
@@ -85,15 +85,14 @@ impl Link<'_> {
         let mut clock = 0u64;
         // The quota may have come in one piece with the welcome: nothing else need ever arrive if it is not taken now, for
         // without a quota nothing is written and so nothing acked.
-        let mut owed = match self.take() {
-            Ok(quota) => quota.inspect(|&bytes| self.within(bytes)),
-            Err(e) => return e,
-        };
+        if let Err(e) = self.take() {
+            return e;
+        }
         loop {
             if self.peer.gone.load(Ordering::Acquire) {
                 return wire::refused("no member any more");
             }
-            let blocked = match self.flush(&stream, &mut head, &mut clock, &mut owed) {
+            let blocked = match self.flush(&stream, &mut head, &mut clock) {
                 Ok(blocked) => blocked,
                 Err(e) => return e,
             };
@@ -101,15 +100,11 @@ impl Link<'_> {
             tokio::select! {
                 ready = stream.ready(interest) => match ready {
                     Err(e) => return e,
-                    Ok(r) if r.is_readable() => match self.read(&stream) {
-                        Ok(quota) => {
-                            if let Some(bytes) = quota {
-                                self.within(bytes);
-                                owed = Some(bytes);
-                            }
+                    Ok(r) if r.is_readable() => {
+                        if let Err(e) = self.read(&stream) {
+                            return e;
                         }
-                        Err(e) => return e,
-                    },
+                    }
                     Ok(_) => {}
                 },
                 () = self.peer.wake.notified() => {}
@@ -118,13 +113,7 @@ impl Link<'_> {
     }
 
     /// Writes what is queued; whether the socket is full.
-    fn flush(
-        &self,
-        stream: &TcpStream,
-        head: &mut Vec<u8>,
-        clock: &mut u64,
-        owed: &mut Option<u64>,
-    ) -> io::Result<bool> {
+    fn flush(&self, stream: &TcpStream, head: &mut Vec<u8>, clock: &mut u64) -> io::Result<bool> {
         let mut queue = lock(&self.peer.queue);
         loop {
             let (a, b) = queue.pending();
@@ -134,10 +123,9 @@ impl Link<'_> {
                     *clock = now;
                     frame::put(head, &Frame::Now(now));
                 }
-                if a.is_empty()
-                    && let Some(bytes) = owed.take()
-                {
-                    frame::put(head, &Frame::QuotaAck { bytes });
+                // Behind every DEL that made it true.
+                if a.is_empty() && self.peer.quota_met.swap(false, Ordering::AcqRel) {
+                    frame::put(head, &Frame::QuotaAck { bytes: lock(&self.peer.credit).bytes });
                 }
             }
             if head.is_empty() && a.is_empty() {
@@ -157,43 +145,39 @@ impl Link<'_> {
     }
 
     /// Reads what arrived and takes it.
-    fn read(&mut self, stream: &TcpStream) -> io::Result<Option<u64>> {
+    fn read(&mut self, stream: &TcpStream) -> io::Result<()> {
         match self.inbox.try_fill(stream) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(_) => self.take(),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(e) => Err(e),
         }
     }
 
-    /// Takes what was read; the last quota, if one came.
-    fn take(&mut self) -> io::Result<Option<u64>> {
+    /// Takes what was read.
+    fn take(&mut self) -> io::Result<()> {
         let (mut acked, mut quota) = (None, None);
-        while let Some(f) = self.inbox.next().map_err(io::Error::other)? {
+        while let Some(f) = self.inbox.frame().map_err(io::Error::other)? {
             match f {
                 Frame::Ack { link_seq } => acked = Some(link_seq),
                 Frame::Refuse { link_seq, why } => on_refuse(self.node, self.peer, link_seq, why),
-                Frame::Quota { bytes } => quota = Some(bytes),
+                Frame::Quota { bytes, target, cfg_index } => {
+                    quota = Some(Credit { bytes, target, cfg_index, owed: true });
+                }
                 _ => return Err(io::Error::other(frame::BadFrame)),
             }
         }
         if let Some(link_seq) = acked {
             on_ack(self.node, self.peer, link_seq, &mut self.done);
         }
-        Ok(quota)
-    }
-
-    /// The peer keeps so much: stay within it before saying so.
-    fn within(&self, bytes: u64) {
-        self.peer.credit.store(bytes, Ordering::Release);
-        self.node.budget.set_credit(self.peer.group, bytes);
-        self.peer.quota_known.store(true, Ordering::Release);
-        let turn = self.node.turn();
-        for shard in &self.node.shards {
-            lock(shard).shrink(turn, usize::MAX);
+        if let Some(credit) = quota {
+            *lock(&self.peer.credit) = credit;
+            self.node.budget.set_credit(self.peer.group, credit.bytes);
+            self.node.fit(self.peer);
+            self.peer.copy_wake.notify_one();
+            self.node.clients.nudge_all();
         }
-        self.peer.copy_wake.notify_one();
-        self.node.clients.nudge_all();
+        Ok(())
     }
 }
 

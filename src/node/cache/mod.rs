@@ -185,6 +185,8 @@ async fn housekeeping(node: Arc<Node>) {
             house = Duration::ZERO;
             node.follow_wall_clock();
             node.settle_quotas();
+            node.fit_own();
+            node.peers().iter().for_each(|p| node.fit(p));
         }
         if second >= Duration::from_secs(1) {
             let n = node.counters.commands.load(Ordering::Relaxed);

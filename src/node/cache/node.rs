@@ -14,7 +14,7 @@ use super::peer::{Peer, PeerRef};
 use super::shard::{Shard, Turn, lock};
 use super::slot::Rank;
 use super::stats::Counters;
-use super::store::{Budget, Now, Store};
+use super::store::{Budget, Now, Scope, Store};
 use crate::node::clock::{Mono, wall_ms};
 use crate::node::config::NodeConfig;
 use crate::proto::frame::Refusal;
@@ -30,6 +30,8 @@ const CLIENTS_MAX: u32 = 10_000;
 /// Redis's own defaults.
 const SLOW_US: i64 = 10_000;
 const SLOWLOG_LEN: u64 = 128;
+/// Keys evicted under one lock when a share has shrunk; the rest follows at the next tick.
+const SHRINK_SLICE: usize = 1024;
 /// Groups are a byte; 0 is "no backup". More peers than this share group numbers, which only makes eviction less exact.
 const GROUPS: usize = 255;
 
@@ -68,6 +70,8 @@ pub struct Node {
     /// A planned stop was ordered and everything is halted.
     pub stopped: AtomicBool,
     own_quota: AtomicU64,
+    /// The configuration the quotas follow from.
+    quotas_of: AtomicU64,
     /// Over the last second, an f64's bits.
     pub ops_per_s: AtomicU64,
     /// When this life began.
@@ -131,6 +135,7 @@ impl Node {
             fenced: watch::Sender::new(false),
             stopped: AtomicBool::new(false),
             own_quota: AtomicU64::new(0),
+            quotas_of: AtomicU64::new(0),
             ops_per_s: AtomicU64::new(0),
             started: Mono::now(),
             settings: Mutex::new(settings),
@@ -192,6 +197,8 @@ impl Node {
         let addr = view.member(node).map(|m| m.peer_addr.clone()).unwrap_or_default();
         let used: Vec<u8> = peers.values().map(|p| p.group).collect();
         let group = (1..=GROUPS as u8).find(|g| !used.contains(g)).unwrap_or(1);
+        // The number may have been another's: its credit does not go on.
+        self.budget.set_credit(group, 0);
         let p = Arc::new(Peer::new(node.clone(), addr, group));
         peers.insert(node.clone(), p.clone());
         // The receiver lives as long as this life; afterwards nobody needs links.
@@ -316,7 +323,12 @@ impl Node {
             lock(&p.quota).target = theirs.get(&p.node).map_or(0, |&n| share(n));
         }
         self.own_quota.store(share(mine), Ordering::Relaxed);
+        self.quotas_of.store(view.cfg_index, Ordering::Release);
         self.settle_quotas();
+        for p in self.peers() {
+            p.quota_wake.notify_one();
+            self.fit(&p);
+        }
     }
 
     /// Tells peers what they may use: first those who get less; more is given only from what is free.
@@ -345,6 +357,44 @@ impl Node {
                 q.told = tell;
                 drop(q);
                 p.quota_wake.notify_one();
+            }
+        }
+    }
+
+    /// The configuration that the quotas follow from; 0 before the first.
+    pub fn quotas_of(&self) -> u64 {
+        self.quotas_of.load(Ordering::Acquire)
+    }
+
+    /// Evicts what this node holds above its share at a peer, once that share is final.
+    pub fn fit(&self, peer: &PeerRef) {
+        let credit = *lock(&peer.credit);
+        let over = || self.budget.group_used(peer.group).saturating_sub(credit.target);
+        if credit.cfg_index == *self.cfg_index.borrow() && over() > 0 {
+            let turn = self.turn();
+            for shard in &self.shards {
+                lock(shard).shrink(Scope::Group(peer.group), over, turn, SHRINK_SLICE);
+            }
+        }
+        let mut credit = lock(&peer.credit);
+        if credit.owed && self.budget.group_used(peer.group) <= credit.bytes {
+            credit.owed = false;
+            drop(credit);
+            peer.quota_met.store(true, Ordering::Release);
+            peer.wake.notify_one();
+        }
+    }
+
+    /// Evicts what primaries hold above this node's own share of its memory.
+    pub fn fit_own(&self) {
+        if self.config.standalone || self.quotas_of() == 0 {
+            return;
+        }
+        let over = || self.budget.primary_used().saturating_sub(self.own_quota.load(Ordering::Relaxed));
+        if over() > 0 {
+            let turn = self.turn();
+            for shard in &self.shards {
+                lock(shard).shrink(Scope::Own, over, turn, SHRINK_SLICE);
             }
         }
     }

@@ -198,16 +198,36 @@ pub struct Peer {
     pub progress_ms: AtomicU64,
     /// It refused an item of a slot it should hold.
     pub broken: AtomicBool,
-    /// The quota the peer granted arrived at least once.
-    pub quota_known: AtomicBool,
+    /// What the peer granted for this node's slots there.
+    pub credit: Mutex<Credit>,
     /// What this node granted to the peer, and would grant.
     pub quota: Mutex<Granted>,
-    /// The last quota put on the connection from this peer.
-    pub quota_told: AtomicU64,
-    /// Bytes the peer granted for this node's slots there.
-    pub credit: AtomicU64,
+    /// The quota this connection was told last; none after a new connection.
+    pub quota_told: Mutex<Option<(u64, u64, u64)>>,
+    /// This node stays within the last quota: to be said behind the DELs that made it so.
+    pub quota_met: AtomicBool,
     /// The peer is no member any more: its link ends.
     pub gone: AtomicBool,
+}
+
+/// Memory a peer keeps for this node's slots there.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Credit {
+    /// Accounted bytes to stay within now.
+    pub bytes: u64,
+    /// The share; evicting is right only above it.
+    pub target: u64,
+    /// The peer's configuration when it said so; 0 = it said nothing yet.
+    pub cfg_index: u64,
+    /// It waits to hear that this node stays within `bytes`.
+    pub owed: bool,
+}
+
+impl Credit {
+    /// Whether the peer shared out by this very view and has nothing more to give: what does not fit must be evicted.
+    pub fn is_final(&self, cfg_index: u64) -> bool {
+        self.cfg_index == cfg_index && self.bytes >= self.target
+    }
 }
 
 /// Memory promised to a peer's slots here (ARCHITECTURE: memory).
@@ -241,10 +261,10 @@ impl Peer {
             uncounted: Mutex::default(),
             progress_ms: AtomicU64::new(0),
             broken: AtomicBool::new(false),
-            quota_known: AtomicBool::new(false),
+            credit: Mutex::default(),
             quota: Mutex::default(),
-            quota_told: AtomicU64::new(u64::MAX),
-            credit: AtomicU64::new(0),
+            quota_told: Mutex::default(),
+            quota_met: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }
     }

@@ -45,7 +45,7 @@ pub async fn serve(node: Arc<Node>, from: Ref, acked: u64, mut stream: TcpStream
         return debug!(peer = %from, error = %e, "greeting failed");
     }
     // A new connection was told of no quota.
-    peer.quota_told.store(u64::MAX, Ordering::Release);
+    *lock(&peer.quota_told) = None;
     let replica = Replica { node: &node, peer: &peer, state: &state, generation, inbox, clock: 0, out: Vec::new() };
     if let Err(e) = replica.run(stream).await {
         debug!(peer = %from, error = %e, "replica link ended");
@@ -108,9 +108,13 @@ impl Replica<'_> {
     }
 
     fn tell_quota(&mut self) {
-        let told = lock(&self.peer.quota).told;
-        if told != u64::MAX && self.peer.quota_told.swap(told, Ordering::AcqRel) != told {
-            frame::put(&mut self.out, &Frame::Quota { bytes: told });
+        let quota = *lock(&self.peer.quota);
+        let cfg_index = self.node.quotas_of();
+        let now = Some((quota.told, quota.target, cfg_index));
+        let mut told = lock(&self.peer.quota_told);
+        if cfg_index > 0 && *told != now {
+            *told = now;
+            frame::put(&mut self.out, &Frame::Quota { bytes: quota.told, target: quota.target, cfg_index });
         }
     }
 
@@ -118,7 +122,7 @@ impl Replica<'_> {
     async fn take(&mut self) -> io::Result<()> {
         let mut last = None;
         loop {
-            let behind = match self.inbox.next().map_err(io::Error::other)? {
+            let behind = match self.inbox.frame().map_err(io::Error::other)? {
                 None => break,
                 Some(Frame::Now(ms)) => {
                     self.clock = ms;

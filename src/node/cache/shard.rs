@@ -7,8 +7,8 @@ use tokio::sync::Notify;
 
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
-use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage};
-use super::store::{NeedRoom, Now, Role, Store, Txn};
+use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
+use super::store::{NeedRoom, Now, Role, Scope, Store, Txn};
 use crate::node::clock::Mono;
 use crate::proto::frame::{Refusal, Stream};
 use crate::proto::id::Ref;
@@ -174,10 +174,16 @@ impl Shard {
     }
 
     fn evict(&mut self, slot: Slot, need: NeedRoom, turn: Turn) -> Evicted {
-        let live = self.slots[slot.ix()].targets().iter().find(|t| t.gets_items());
-        if live.is_some_and(|t| !t.peer.quota_known.load(Ordering::Acquire)) {
+        // While shares move (slots arrived, others still make room) a shortage passes by itself: nobody's keys go for it.
+        let view = self.config.cfg_index;
+        let moving = |t: &Target<PeerRef>| !lock(&t.peer.credit).is_final(view);
+        if matches!(need.scope, Scope::Group(_)) && self.slots[slot.ix()].targets().first().is_some_and(moving) {
             return Evicted::NotYet;
         }
+        self.evict_one(need, turn)
+    }
+
+    fn evict_one(&mut self, need: NeedRoom, turn: Turn) -> Evicted {
         let Some((victim, key)) = self.store.victim(need) else { return Evicted::Nothing };
         if !matches!(self.slots[victim.ix()].serving(turn.mono), Serving::Until(_)) {
             return Evicted::NotYet;
@@ -188,16 +194,14 @@ impl Shard {
         Evicted::One
     }
 
-    /// Evicts until the shard is within its quotas and credits again (they shrink when slots arrive); false = it could not.
-    pub fn shrink(&mut self, turn: Turn, max: usize) -> bool {
+    /// Evicts keys of this scope, at most `max`, while `over` tells of bytes above a share.
+    pub fn shrink(&mut self, scope: Scope, over: impl Fn() -> u64, turn: Turn, max: usize) {
         for _ in 0..max {
-            let Some(need) = self.store.excess() else { return true };
-            let Some((victim, key)) = self.store.victim(need) else { return false };
-            self.fx.clear();
-            self.store.txn(victim, turn.now, &mut self.fx).evict(&key);
-            self.ship(victim);
+            let bytes = over();
+            if bytes == 0 || !matches!(self.evict_one(NeedRoom { bytes, scope }, turn), Evicted::One) {
+                return;
+            }
         }
-        self.store.excess().is_none()
     }
 
     /// Deletes keys past their deadline in slots this node serves, at most `max`; how many.
@@ -283,9 +287,7 @@ impl Shard {
     pub fn count(&mut self, peer: &PeerRef, stream: &Stream, turn: Turn) -> bool {
         let slot = stream.slot;
         let repl = &mut self.slots[slot.ix()];
-        let copying = |t: &super::slot::Target<PeerRef>| {
-            t.node == peer.node && t.since == stream.since && t.stage == Stage::Copying
-        };
+        let copying = |t: &Target<PeerRef>| t.node == peer.node && t.since == stream.since && t.stage == Stage::Copying;
         if repl.pterm() != stream.pterm || !repl.targets().iter().any(copying) {
             return true;
         }

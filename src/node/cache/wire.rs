@@ -44,7 +44,7 @@ impl Inbox {
         }
     }
 
-    /// Puts the frame that [`Inbox::next`] gave last back.
+    /// Puts the frame that [`Inbox::frame`] gave last back.
     pub fn untake(&mut self) {
         self.start = self.before;
     }
@@ -62,7 +62,7 @@ impl Inbox {
     }
 
     /// The next whole frame, if there is one.
-    pub fn next(&mut self) -> Result<Option<Frame<'_>>, BadFrame> {
+    pub fn frame(&mut self) -> Result<Option<Frame<'_>>, BadFrame> {
         match frame::take(&self.buf[self.start..])? {
             Some((_, len)) => {
                 let from = self.start;
@@ -111,7 +111,7 @@ pub async fn greet(stream: &mut TcpStream, inbox: &mut Inbox, me: &Ref, cluster:
     stream.set_nodelay(true)?;
     let hello = timeout(GREETING_MAX, async {
         loop {
-            match inbox.next().map_err(io::Error::other)? {
+            match inbox.frame().map_err(io::Error::other)? {
                 Some(Frame::Hello { cluster: c, from, to, purpose, acked }) => {
                     return Ok((c == cluster && to == *me && from != *me, Greeting { from, purpose, acked }));
                 }

@@ -255,6 +255,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// From here to [`Ledger::settle`], bytes that this role frees are kept for what it adds.
+    pub fn pool(&mut self, role: Role) {
+        if self.held_for != role {
+            self.settle();
+        }
+        self.held_for = role;
+        self.pooling = true;
+    }
+
     /// Gives back what was reserved and not used.
     pub fn settle(&mut self) {
         self.pooling = false;
