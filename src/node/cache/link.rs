@@ -216,3 +216,71 @@ fn on_ack(node: &Node, peer: &PeerRef, link_seq: u64, done: &mut Vec<InFlight>) 
         node.clients.nudge_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+
+    use super::super::peer::Peer;
+    use super::*;
+    use crate::node::config::NodeConfig;
+    use crate::proto::id::{Incarnation, NodeId, Ref};
+
+    fn life(id: &str) -> Ref {
+        Ref { id: NodeId::new(id).unwrap(), incarnation: Incarnation(1) }
+    }
+
+    fn node() -> Arc<Node> {
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let config = NodeConfig {
+            id: NodeId::new("n1").unwrap(),
+            listen: anywhere,
+            peer_listen: anywhere,
+            announce: None,
+            masters: vec!["127.0.0.1:1".into()],
+            data: "unused".into(),
+            memory: 1 << 20,
+            threads: 1,
+            zone: String::new(),
+            weight: 1.0,
+            standby: false,
+            drain_timeout: Duration::ZERO,
+            insecure_bind: false,
+            standalone: false,
+        };
+        Arc::new(Node::new(life("n1"), config, mpsc::unbounded_channel().0))
+    }
+
+    async fn next_frame(stream: &mut TcpStream, buf: &mut Vec<u8>) -> Vec<u8> {
+        loop {
+            if let Some((_, len)) = frame::take(buf).unwrap() {
+                return buf.drain(..len).collect();
+            }
+            assert_ne!(stream.read_buf(buf).await.unwrap(), 0, "the link ended");
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_quota_in_one_piece_with_the_welcome_is_taken() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap().to_string();
+        let (node, peer) = (node(), Arc::new(Peer::new(life("n2"), addr, 1)));
+        let link = tokio::spawn(run(node.clone(), peer.clone()));
+
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut buf = Vec::new();
+        next_frame(&mut stream, &mut buf).await;
+        let mut both = Vec::new();
+        frame::put(&mut both, &Frame::Welcome { received: 0 });
+        frame::put(&mut both, &Frame::Quota { bytes: 4096 });
+        stream.write_all(&both).await.unwrap();
+
+        let answer = tokio::time::timeout(Duration::from_secs(60), next_frame(&mut stream, &mut buf)).await;
+        let answer = answer.expect("the quota was not taken");
+        assert!(matches!(frame::take(&answer), Ok(Some((Frame::QuotaAck { bytes: 4096 }, _)))));
+        assert!(peer.quota_known.load(Ordering::Acquire));
+        link.abort();
+    }
+}
