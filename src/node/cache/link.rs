@@ -274,13 +274,13 @@ mod tests {
         next_frame(&mut stream, &mut buf).await;
         let mut both = Vec::new();
         frame::put(&mut both, &Frame::Welcome { received: 0 });
-        frame::put(&mut both, &Frame::Quota { bytes: 4096 });
+        frame::put(&mut both, &Frame::Quota { bytes: 4096, target: 4096, cfg_index: 1 });
         stream.write_all(&both).await.unwrap();
 
         let answer = tokio::time::timeout(Duration::from_secs(60), next_frame(&mut stream, &mut buf)).await;
         let answer = answer.expect("the quota was not taken");
         assert!(matches!(frame::take(&answer), Ok(Some((Frame::QuotaAck { bytes: 4096 }, _)))));
-        assert!(peer.quota_known.load(Ordering::Acquire));
+        assert_eq!(lock(&peer.credit).bytes, 4096);
         link.abort();
     }
 }
