@@ -10,6 +10,13 @@ use std::time::{Duration, Instant};
 use common::{Cluster, Routed, Wrote, wait_for};
 use serde_json::Value as Json;
 
+/// One cluster under load at a time: two cores carry no more, and a fault test must not be another's fault.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> std::sync::MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 fn addrs(c: &Cluster, n: u16) -> Vec<std::net::SocketAddr> {
     (1..=n).map(|i| c.node_addr(i)).collect()
 }
@@ -124,6 +131,7 @@ fn writable(c: &Cluster, nodes: u16, since: Instant) -> Duration {
 
 #[test]
 fn a_killed_node_loses_no_acknowledged_write() {
+    let _alone = alone();
     let mut times = Vec::new();
     for round in 0..repeat() {
         let c = Cluster::up(&[]);
@@ -150,6 +158,7 @@ fn a_killed_node_loses_no_acknowledged_write() {
 
 #[test]
 fn a_leaders_death_disturbs_no_client() {
+    let _alone = alone();
     let mut times = Vec::new();
     for round in 0..repeat().min(10) {
         let c = Cluster::up(&[]);
@@ -178,6 +187,7 @@ fn a_leaders_death_disturbs_no_client() {
 
 #[test]
 fn all_masters_dead_and_the_data_path_goes_on() {
+    let _alone = alone();
     let c = Cluster::up(&[]);
     let before = c.wait_status("ok", is_ok);
     for m in ["m1", "m2", "m3"] {
@@ -208,6 +218,7 @@ fn all_masters_dead_and_the_data_path_goes_on() {
 
 #[test]
 fn a_node_back_at_once_never_serves_its_empty_memory() {
+    let _alone = alone();
     for _ in 0..repeat() {
         let c = Cluster::up(&[]);
         let load = Load::start(&c, 3, 20);
