@@ -26,7 +26,7 @@ const PROPOSE_WITHIN: Duration = Duration::from_secs(5);
 /// How long leadership may take to move when an operator moves it.
 const TRANSFER_WITHIN: Duration = Duration::from_secs(8);
 /// How long it may take when this master is told to end: the others would elect one themselves soon after.
-const FAREWELL_WITHIN: Duration = Duration::from_millis(1000);
+const FAREWELL_WITHIN: Duration = Duration::from_millis(600);
 /// A view this young is as good as a new one.
 const FRAME_FRESH: Duration = Duration::from_millis(10);
 /// How long a master that was told to end waits for the entry that says so.

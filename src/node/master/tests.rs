@@ -446,6 +446,17 @@ async fn probes_and_half_closed_connections_are_answered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_asks_and_does_not_read_is_cut_off() {
+    let masters = Masters::start(1).await;
+    masters.leader().await;
+    let mut s = TcpStream::connect(masters.addr(0)).await.unwrap();
+    let ask = b"{\"v\":1,\"machine\":\"x\",\"type\":\"STATUS\",\"id\":1,\"data\":{}}\n".repeat(100);
+    let cut = timeout(LONG, async { while s.write_all(&ask).await.is_ok() {} }).await;
+    assert!(cut.is_ok(), "its answers pile up without a bound");
+    masters.leader().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_directory_in_use_is_refused() {
     let masters = Masters::start(1).await;
     masters.leader().await;

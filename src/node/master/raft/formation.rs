@@ -19,6 +19,7 @@
 //! log, is down. After [`FORM_PATIENCE`] the first two would form a cluster of their own; waiting for ever for a master
 //! that may not come would be the other choice, and operators of etcd expect a majority to do.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -165,18 +166,18 @@ fn may_begin(core: &Core, answers: &[HelloReply], waited: Duration) -> bool {
     open > voters.len() / 2 && waited >= BEGIN_AFTER * rank
 }
 
-/// Writes the first entry (unless the log has one) and stands for election.
+/// Stands for election; on a fresh cluster by writing the first entry, which in openraft includes that.
 async fn begin(core: &Core) {
-    let fresh = !core.raft.is_initialized().await.unwrap_or(true);
-    if fresh {
-        let members = core.peers.iter().map(|(id, addr)| (id.clone(), BasicNode::new(addr)));
-        if let Err(e) = core.raft.initialize(members.collect::<std::collections::BTreeMap<_, _>>()).await {
-            tracing::warn!(error = %e, "the first entry was not written");
-        }
-    }
-    // A pre-vote does no harm where a leader exists; a fresh cluster has none.
-    if let Err(e) = core.raft.trigger().elect(!fresh).await {
-        tracing::warn!(error = %e, "no election");
+    let begun = if core.raft.is_initialized().await.unwrap_or(true) {
+        // Does no harm where a leader exists: nobody grants a pre-vote while he hears one.
+        core.raft.trigger().elect(true).await.map_err(|e| e.to_string())
+    } else {
+        let members: BTreeMap<MasterId, BasicNode> =
+            core.peers.iter().map(|(id, addr)| (id.clone(), BasicNode::new(addr))).collect();
+        core.raft.initialize(members).await.map_err(|e| e.to_string())
+    };
+    if let Err(why) = begun {
+        tracing::warn!(master = %core.me, why, "the first election did not begin");
     }
 }
 

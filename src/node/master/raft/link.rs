@@ -236,3 +236,92 @@ fn answer(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn link(addr: String) -> Link {
+        let (m1, m2) = (MasterId::new("m1").unwrap(), MasterId::new("m2").unwrap());
+        Link::spawn(m1, m2, addr, watch::channel(None).1)
+    }
+
+    async fn accept(listener: &TcpListener) -> Conn {
+        Conn::new(listener.accept().await.unwrap().0).unwrap()
+    }
+
+    async fn request(conn: &mut Conn) -> (u64, u64) {
+        let line = conn.reader.next_line().await.unwrap().unwrap();
+        let e: Envelope<Addressed<u64>> = serde_json::from_slice(&line).unwrap();
+        assert_eq!((e.machine.as_str(), e.kind.as_str(), e.data.to.as_str()), ("m1", "ASK", "m2"));
+        (e.id, e.data.rpc)
+    }
+
+    async fn reply(conn: &mut Conn, id: u64, value: u64) {
+        let data = RawValue::from_string(value.to_string()).unwrap();
+        let line = envelope(&MasterId::new("m2").unwrap(), None, "ASK", id, &data);
+        conn.writer.send_line(&line).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn answers_find_their_requests_in_any_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = link(listener.local_addr().unwrap().to_string());
+        let server = tokio::spawn(async move {
+            let mut conn = accept(&listener).await;
+            let (first, second) = (request(&mut conn).await, request(&mut conn).await);
+            reply(&mut conn, 999, 0).await;
+            reply(&mut conn, second.0, second.1 * 10).await;
+            reply(&mut conn, first.0, first.1 * 10).await;
+            conn
+        });
+        let (a, b) = tokio::join!(link.call::<u64, u64>("ASK", 1, LONG), link.call::<u64, u64>("ASK", 2, LONG));
+        assert_eq!((a, b), (Ok(10), Ok(20)));
+        drop(server.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_silent_peer_is_left_and_a_new_connection_made() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let link = link(listener.local_addr().unwrap().to_string());
+        let server = tokio::spawn(async move {
+            let mut silent = accept(&listener).await;
+            request(&mut silent).await;
+            let mut next = accept(&listener).await;
+            loop {
+                let (id, value) = request(&mut next).await;
+                reply(&mut next, id, value).await;
+            }
+        });
+        assert_eq!(link.call::<u64, u64>("ASK", 1, SWEEP).await, Err(CallError::Timeout(SWEEP)));
+        let end = Instant::now() + LONG;
+        while link.call::<u64, u64>("ASK", 2, SWEEP).await != Ok(2) {
+            assert!(Instant::now() < end, "still talking to the silent one");
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_fails_fast_and_is_found_when_it_comes() {
+        let addr = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
+        let link = link(addr.clone());
+        assert!(matches!(link.call::<u64, u64>("ASK", 1, LONG).await, Err(CallError::Unreachable(_))));
+        let listener = TcpListener::bind(&addr).await.unwrap();
+        let server = tokio::spawn(async move {
+            let mut conn = accept(&listener).await;
+            loop {
+                let (id, value) = request(&mut conn).await;
+                reply(&mut conn, id, value).await;
+            }
+        });
+        let end = Instant::now() + LONG;
+        while link.call::<u64, u64>("ASK", 3, LONG).await != Ok(3) {
+            assert!(Instant::now() < end, "never found");
+            tokio::time::sleep(BACKOFF_FIRST).await;
+        }
+        server.abort();
+    }
+}

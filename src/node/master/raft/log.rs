@@ -1,6 +1,6 @@
 //! Raft's log store: reads come from a mirror in memory, writes go to the disk's thread and count once they are fsynced.
 //!
-//! The mirror holds the whole unpurged log; snapshots keep that short (see `SNAPSHOT_EVERY`).
+//! The mirror holds the whole unpurged log; snapshots keep that short (see `SNAPSHOT_EVERY` and `LOG_BYTES_MAX`).
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -32,9 +32,23 @@ struct Mirror {
     committed_dirty: bool,
     purged: Option<RaftLogId>,
     entries: BTreeMap<u64, (usize, RaftEntry)>,
+    /// Of all entries together, as stored.
+    bytes: usize,
 }
 
 impl Mirror {
+    fn put(&mut self, size: usize, entry: RaftEntry) {
+        self.bytes += size;
+        if let Some((old, _)) = self.entries.insert(entry.log_id.index, (size, entry)) {
+            self.bytes -= old;
+        }
+    }
+
+    /// Takes `gone` for what was cut off.
+    fn cut(&mut self, gone: BTreeMap<u64, (usize, RaftEntry)>) {
+        self.bytes -= gone.values().map(|(size, _)| size).sum::<usize>();
+    }
+
     fn last(&self) -> Option<RaftLogId> {
         self.entries.values().next_back().map(|(_, e)| e.log_id.clone()).or_else(|| self.purged.clone())
     }
@@ -58,6 +72,7 @@ impl LogStore {
             committed: loaded.committed,
             committed_dirty: false,
             purged: loaded.purged,
+            bytes: loaded.entries.values().map(|(size, _)| size).sum(),
             entries: loaded.entries,
         };
         Self { mirror: Arc::new(Mutex::new(mirror)), disk }
@@ -66,6 +81,11 @@ impl LogStore {
     /// The highest index in the log, purged entries included.
     pub fn last_index(&self) -> Option<u64> {
         self.lock().last().map(|id| id.index)
+    }
+
+    /// How much the log takes, bytes as stored.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
     }
 
     /// Puts on record that this master may vote.
@@ -176,7 +196,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         let committed = {
             let mut mirror = self.lock();
-            mirror.entries.extend(mirrored.into_iter().map(|v| (v.1.log_id.index, v)));
+            mirrored.into_iter().for_each(|(size, entry)| mirror.put(size, entry));
             mirror.take_committed()
         };
         if let Some(id) = committed {
@@ -190,7 +210,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn truncate_after(&mut self, last_log_id: Option<RaftLogId>) -> io::Result<()> {
         let from = last_log_id.map_or(0, |id| id.index + 1);
-        drop(self.lock().entries.split_off(&from));
+        {
+            let mut mirror = self.lock();
+            let gone = mirror.entries.split_off(&from);
+            mirror.cut(gone);
+        }
         self.write(vec![Change::TruncateFrom(from)]).await
     }
 
@@ -199,7 +223,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let index = log_id.index;
         {
             let mut mirror = self.lock();
-            mirror.entries = mirror.entries.split_off(&(index + 1));
+            let kept = mirror.entries.split_off(&(index + 1));
+            let gone = std::mem::replace(&mut mirror.entries, kept);
+            mirror.cut(gone);
             mirror.purged = Some(log_id);
         }
         self.write(vec![Change::PurgeTo(index, id)]).await

@@ -11,7 +11,7 @@
 //! One term may have several leaders, told apart by name: a leader is the pair (term, name). A proposal whose outcome this
 //! room does not know for certain is [`ProposeError::Unknown`]. A disk that fails stops Raft here; the other masters go on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use self::link::{Addressed, Link};
 use self::log::LogStore;
@@ -57,6 +57,11 @@ pub const LEADER_SILENCE: Duration = Duration::from_millis(1000);
 pub const SNAPSHOT_EVERY: u64 = 4096;
 /// Entries kept below a snapshot, so that a follower that was away for a moment needs no snapshot.
 const LOG_KEEP: u64 = 1024;
+/// A log of so many bytes is compacted before [`SNAPSHOT_EVERY`]: it is held in memory, and entries that name many runs of
+/// slots are large.
+const LOG_BYTES_MAX: usize = 32 << 20;
+/// How often the log's size is looked at.
+const COMPACT_EVERY: Duration = Duration::from_secs(1);
 /// The largest entry, bytes of JSON: with its envelope it must fit a line.
 const ENTRY_MAX: usize = 4 << 20;
 /// How long the leader may take to put a master's directory on record.
@@ -237,6 +242,16 @@ impl Consensus {
             Raft::new(options.me.clone(), Arc::new(config(options.snapshot_every)?), network, log.clone(), machine)
                 .await
                 .map_err(|e| StartError::Raft(e.to_string()))?;
+        let known: BTreeSet<MasterId> = raft.voter_ids().collect();
+        if !known.is_empty() && !known.iter().eq(peers.keys()) {
+            drop(raft.shutdown().await);
+            let names = |ids: Vec<&MasterId>| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
+            return Err(StartError::Peers(format!(
+                "this cluster's masters are {}, but --peers names {}: masters are not added or taken away by flags",
+                names(known.iter().collect()),
+                names(peers.keys().collect()),
+            )));
+        }
         let gate = if may_vote { Gate::Open } else { Gate::Closed };
         let core = Arc::new(Core {
             me: options.me,
@@ -251,6 +266,7 @@ impl Consensus {
             assembly: tokio::sync::Mutex::default(),
         });
         tokio::spawn(formation::run(core.clone()));
+        tokio::spawn(compact(core.clone()));
         Ok(Self { core })
     }
 
@@ -417,6 +433,31 @@ fn config(snapshot_every: u64) -> Result<openraft::Config, StartError> {
     }
     .validate()
     .map_err(|e| StartError::Raft(e.to_string()))
+}
+
+/// Keeps the log short in bytes; openraft keeps it short in entries.
+async fn compact(core: Arc<Core>) {
+    loop {
+        sleep(COMPACT_EVERY).await;
+        let metrics = core.raft.metrics().borrow_watched().clone();
+        if metrics.running_state.is_err() {
+            return;
+        }
+        if core.log.bytes() <= LOG_BYTES_MAX {
+            continue;
+        }
+        let (applied, snapshot) = (metrics.last_applied.map(|id| id.index), metrics.snapshot.map(|id| id.index));
+        // First a snapshot of all that is applied, then what it covers goes, the usual rest included.
+        let trigger = core.raft.trigger();
+        let asked = match snapshot {
+            Some(upto) if metrics.purged.is_none_or(|id| id.index < upto) => trigger.purge_log(upto).await,
+            _ if snapshot < applied => trigger.snapshot().await,
+            _ => Ok(()),
+        };
+        if asked.is_err() {
+            return;
+        }
+    }
 }
 
 impl Core {

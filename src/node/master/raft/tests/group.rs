@@ -430,3 +430,36 @@ impl Consensus {
         metrics.purged.map(|id| id.index)
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_many_bytes_is_compacted_early() {
+    let mut g = Group::named(1, SNAPSHOT_EVERY).await;
+    for i in 0..40 {
+        g.put(&format!("{i} {}", "x".repeat(1 << 20))).await;
+    }
+    g.until("the log is short again", |g| g.raft(0).core.log.bytes() < super::super::LOG_BYTES_MAX).await;
+    let state = g.raft(0).read(|r| r.state.clone());
+    g.kill(0).await;
+    g.start(0).await;
+    g.leader().await;
+    assert!(g.raft(0).read(|r| r.state == state));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn masters_are_not_added_by_flags() {
+    let mut g = Group::named(1, SNAPSHOT_EVERY).await;
+    g.kill(0).await;
+    g.peers.push((id(2), "127.0.0.1:1".into()));
+    g.peers.push((id(3), "127.0.0.1:2".into()));
+    let deadline = Instant::now() + LONG;
+    let e = loop {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        match g.start_on(0, listener).await {
+            Err(StartError::Peers(e)) => break e,
+            Err(e) => assert!(Instant::now() < deadline, "{e}"),
+            Ok(_) => panic!("started"),
+        }
+        sleep(Duration::from_millis(20)).await;
+    };
+    assert!(e.contains("masters are m1") && e.contains("names m1, m2, m3"), "{e}");
+}
