@@ -2,6 +2,7 @@
 //! sizes vary and shift. `cargo bench --bench store [SCENARIO…]`; each scenario runs in a process of its own.
 
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
 
 use cachectl::node::cache::effect::{Deadline, Effects, Ttl};
 use cachectl::node::cache::store::{Budget, Now, Role, Store, WARM_MAX, cost_of};
@@ -21,6 +22,8 @@ const ALL: &[&str] = &[
     "churn 5000 120000",
     "churn 100 1000000",
     "shift",
+    "churn 100 65536 16",
+    "shift 16",
     "empty",
 ];
 const ITEMS: usize = 1_000_000;
@@ -63,8 +66,8 @@ fn key(id: u64) -> [u8; KEY_LEN] {
     key
 }
 
-fn store(limit: u64) -> Store {
-    let mut store = Store::new(Budget::new(limit));
+fn store(budget: Arc<Budget>) -> Store {
+    let mut store = Store::new(budget);
     (0..SLOTS as u16).for_each(|s| store.set_role(Slot(s), Role::Primary { backed_at: 1 }));
     store.set_credit(1, u64::MAX);
     store
@@ -101,7 +104,8 @@ fn time(what: &str, n: usize, mut f: impl FnMut(usize)) {
 fn speed(value_len: usize, ttl: bool) {
     let before = resident();
     let limit = ITEMS as u64 * cost_of(KEY_LEN, value_len);
-    let (mut store, mut fx, mut random) = (store(limit), Effects::default(), Random(88_172_645_463_325_252));
+    let (mut store, mut fx, mut random) =
+        (store(Budget::new(limit)), Effects::default(), Random(88_172_645_463_325_252));
     let value = vec![7; value_len];
     let now = |n: usize| Now { mono_ms: 1 + n as u64 / 500, wall_ms: 0 };
     let ttl_of = |n: usize| if ttl { Ttl::At(Deadline(100_000 + n as u64)) } else { Ttl::None };
@@ -165,7 +169,7 @@ fn speed(value_len: usize, ttl: bool) {
 
 /// Fills to the limit and goes on writing; some keys are asked for again and again and stay.
 struct Churn {
-    store: Store,
+    shards: Vec<Store>,
     fx: Effects,
     random: Random,
     next: u64,
@@ -173,9 +177,11 @@ struct Churn {
 }
 
 impl Churn {
-    fn new() -> Self {
+    fn new(shards: usize) -> Self {
         let before = resident();
-        Self { store: store(LIMIT), fx: Effects::default(), random: Random(99), next: 0, before }
+        let budget = Budget::new(LIMIT);
+        let shards = (0..shards).map(|_| store(budget.clone())).collect();
+        Self { shards, fx: Effects::default(), random: Random(99), next: 0, before }
     }
 
     fn write(&mut self, low: usize, high: usize, times: u64) {
@@ -184,17 +190,22 @@ impl Churn {
         while written < times * LIMIT {
             let len = self.random.len(low, high);
             let now = Now { mono_ms: 1 + self.next / 100, wall_ms: 0 };
-            set(&mut self.store, &mut self.fx, &key(self.next), &value[..len], Ttl::None, now);
+            let new = key(self.next);
+            let n = Slot::of_key(&new).ix() % self.shards.len();
+            set(&mut self.shards[n], &mut self.fx, &new, &value[..len], Ttl::None, now);
             // A tenth of all keys is kept warm, scattered among the others.
             let warm = key(self.random.next() % (self.next / 10 + 1) * 10);
-            let _ = self.store.txn(Slot::of_key(&warm), now, &mut self.fx).get(&warm);
+            let slot = Slot::of_key(&warm);
+            let n = slot.ix() % self.shards.len();
+            let _ = self.shards[n].txn(slot, now, &mut self.fx).get(&warm);
             self.next += 1;
             written += cost_of(KEY_LEN, len);
         }
     }
 
     fn report(&self, what: &str) {
-        let (used, keys) = (self.store.budget().used(), self.store.totals().primary_keys);
+        let used = self.shards[0].budget().used();
+        let keys: u64 = self.shards.iter().map(|s| s.totals().primary_keys).sum();
         let took = (resident() - self.before) as f64;
         println!(
             "  {what:<22} {keys:>8} keys  resident / limit {:.3}  accounted / limit {:.3}",
@@ -213,14 +224,14 @@ fn run(scenario: &str) {
         "ttl" => speed(number(), true),
         "churn" => {
             let (low, high) = (number(), number());
-            let mut churn = Churn::new();
+            let mut churn = Churn::new(words.next().and_then(|w| w.parse().ok()).unwrap_or(1));
             let start = cpu_ns();
             churn.write(low, high, 5);
             churn.report(&format!("values {low} to {high}"));
             println!("  {:>29.0} ns a write and a read", (cpu_ns() - start) as f64 / churn.next as f64);
         }
         "shift" => {
-            let mut churn = Churn::new();
+            let mut churn = Churn::new(words.next().and_then(|w| w.parse().ok()).unwrap_or(1));
             for (low, high) in [
                 (100, 100),
                 (300, 500),
@@ -238,7 +249,7 @@ fn run(scenario: &str) {
         }
         "empty" => {
             let before = resident();
-            let store = store(LIMIT);
+            let store = store(Budget::new(LIMIT));
             println!("  an empty store: {} KiB resident", (resident() - before) >> 10);
             drop(store);
         }

@@ -10,7 +10,8 @@ use super::heap;
 use super::{NeedRoom, Role, Scope};
 
 /// Accounted bytes of an entry beside its place in the heap: entry 32, timer 24 (charged to all, so that the cost of a key
-/// doesn't depend on its TTL). What its bucket and the bounded holes take is within the promise RSS ≤ 1.1 × limit + 16 MiB.
+/// doesn't depend on its TTL). What its bucket (4 to 6 bytes) and the bounded holes take is within the promise that the resident
+/// size is at most 1.1 × limit + 16 MiB.
 pub const ENTRY_OVERHEAD: u64 = 56;
 /// Groups of slots that share a backup peer: as many as a byte names, 0 = without backup.
 const GROUPS: usize = 256;

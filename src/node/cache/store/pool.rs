@@ -1,5 +1,5 @@
 //! Dense arrays of small records addressed by `u32`: freed places are filled first, and when there are too many of them the
-//! last records move into them, so that memory follows the number of records down as well as up. No array is ever reallocated.
+//! last records move into them, so that memory follows the number of records down as well as up.
 
 /// No index: end of a list, nothing there.
 pub const NIL: u32 = u32::MAX;
@@ -9,11 +9,13 @@ const SLACK_DIVISOR: u32 = 32;
 const SLACK_MIN: u32 = 16;
 /// Stale notes kept before they are sorted out; amortises the sorting.
 const STALE_MAX: usize = 64;
-/// Records per chunk: growth allocates one chunk and copies nothing. A chunk of entries is as large as an arena of the heap, so
-/// that the allocator can give one's memory to the other; what was never used of it is not resident.
+/// Records per chunk. Only the last chunk is ever reallocated, so growth copies 2 MiB at most. A full chunk of entries is as large
+/// as an arena of the heap, so that the allocator can give one's memory to the other.
 const CHUNK: usize = 1 << CHUNK_BITS;
 /// Small in tests, so that chunks come and go there.
 const CHUNK_BITS: u32 = if cfg!(test) { 5 } else { 16 };
+/// Records that a chunk begins with: an empty shard shall cost next to nothing.
+const CHUNK_START: usize = CHUNK / 32;
 
 /// The freed places of a dense array. A note may be stale (its place was cut off or is used again): places are asked before
 /// they are believed.
@@ -122,9 +124,14 @@ impl<T: Record> Pool<T> {
         }
         let at = self.len();
         match self.chunks.last_mut() {
-            Some(last) if last.len() < CHUNK => last.push(record),
+            Some(last) if last.len() < CHUNK => {
+                if last.len() == last.capacity() {
+                    last.reserve_exact(last.len().max(CHUNK_START).min(CHUNK - last.len()));
+                }
+                last.push(record);
+            }
             _ => {
-                let mut chunk = Vec::with_capacity(CHUNK);
+                let mut chunk = Vec::with_capacity(CHUNK_START);
                 chunk.push(record);
                 self.chunks.push(chunk);
             }
@@ -167,6 +174,8 @@ impl<T: Record> Pool<T> {
             last.pop();
             if last.is_empty() {
                 self.chunks.pop();
+            } else if last.capacity() > 2 * last.len() + CHUNK_START {
+                last.shrink_to(last.len() + last.len() / 4);
             }
         }
     }

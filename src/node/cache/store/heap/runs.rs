@@ -9,12 +9,13 @@ use super::super::pool::NIL;
 const ARENA: u32 = 2 << 20;
 /// Runs begin and end at multiples of this.
 const GRAIN: usize = 64;
-/// Gaps of one in so many bytes are left be before an arena slides together: sliding costs up to an arena's copy.
+/// Wasted bytes (resident and in no run) that are left be before an arena slides together, which costs up to an arena's copy:
+/// one in so many, and so many.
 const SLIDE_DIVISOR: u64 = 32;
-/// Gaps of one in so many bytes, and [`SPARE_ARENAS`], are left be before an arena is emptied and given back.
+const SLIDE_MIN: u64 = ARENA as u64 / 8;
+/// Wasted bytes that are left be before an arena is emptied and given back.
 const EMPTY_DIVISOR: u64 = 16;
-/// Free arenas that are kept, so that use going up and down by a little allocates nothing.
-const SPARE_ARENAS: u64 = 2;
+const EMPTY_MIN: u64 = ARENA as u64 / 8;
 
 /// Bytes that a run of `len` takes.
 pub fn round(len: usize) -> usize {
@@ -57,10 +58,10 @@ pub struct Runs {
     free_arenas: Vec<u32>,
     /// (size, arena, at), without those of the arena that is being emptied.
     gaps: BTreeSet<(u32, u32, u32)>,
-    /// Bytes of all gaps.
-    free: u64,
     /// Bytes of all runs.
     used: u64,
+    /// Bytes of arenas that were ever used, and so are resident.
+    touched: u64,
     /// Its runs are moving out.
     emptying: Option<u32>,
 }
@@ -134,7 +135,7 @@ impl Runs {
         if let Some(spot) = self.best_fit(size) {
             return spot;
         }
-        if self.free > self.used / SLIDE_DIVISOR + u64::from(ARENA)
+        if self.wasted() > self.used / SLIDE_DIVISOR + SLIDE_MIN
             && let Some(spot) = self.slide_for(size)
         {
             return spot;
@@ -147,9 +148,12 @@ impl Runs {
         a.bytes.reserve_exact(ARENA as usize);
         a.tiles.push(Tile { at: 0, size: ARENA, run: NIL });
         a.free = ARENA;
-        self.free += u64::from(ARENA);
         self.gaps.insert((ARENA, arena, 0));
         (arena, 0)
+    }
+
+    fn wasted(&self) -> u64 {
+        self.touched - self.used
     }
 
     fn best_fit(&self, size: u32) -> Option<(u32, u32)> {
@@ -158,12 +162,13 @@ impl Runs {
 
     /// Slides the arena with the most free bytes together, if that makes room.
     fn slide_for(&mut self, size: u32) -> Option<(u32, u32)> {
-        let arena = self.emptiest().filter(|&a| self.arenas[a as usize].free >= size)?;
+        let arena = self.most(|a| a.free).filter(|&a| self.arenas[a as usize].free >= size)?;
         Some((arena, self.slide(arena)))
     }
 
-    fn emptiest(&self) -> Option<u32> {
-        let of = |a: u32| self.arenas[a as usize].free;
+    /// The arena with the most of something; not the one that is being emptied.
+    fn most(&self, of: impl Fn(&Arena) -> u32) -> Option<u32> {
+        let of = |a: u32| of(&self.arenas[a as usize]);
         (0..self.arenas.len() as u32).filter(|&a| of(a) > 0 && self.emptying != Some(a)).max_by_key(|&a| of(a))
     }
 
@@ -202,10 +207,10 @@ impl Runs {
             self.gaps.insert((gap.size - size, arena, at + size));
         }
         a.free -= size;
-        self.free -= u64::from(size);
         self.used += u64::from(size);
         let end = (at + size) as usize;
         if a.bytes.len() < end {
+            self.touched += (end - a.bytes.len()) as u64;
             a.bytes.resize(end, 0);
         }
     }
@@ -217,7 +222,6 @@ impl Runs {
         let mut i = a.index(at);
         let size = a.tiles[i].size;
         a.free += size;
-        self.free += u64::from(size);
         self.used -= u64::from(size);
         a.tiles[i].run = NIL;
         if let Some(&next) = a.tiles.get(i + 1).filter(|t| t.run == NIL) {
@@ -238,14 +242,13 @@ impl Runs {
         }
     }
 
-    /// Keeps the free bytes in bounds: drops arenas without runs, and moves one run out of the emptiest one where holes add up.
+    /// Keeps the waste in bounds: drops arenas without runs, and moves one run out of the most wasteful one where holes add up.
     fn give_back(&mut self) {
-        let bound = self.used / EMPTY_DIVISOR + SPARE_ARENAS * u64::from(ARENA);
         if self.emptying.is_none() {
-            if self.free <= bound {
+            if self.wasted() <= self.used / EMPTY_DIVISOR + EMPTY_MIN {
                 return;
             }
-            let Some(arena) = self.emptiest() else { return };
+            let Some(arena) = self.most(Arena::wasted) else { return };
             self.emptying = Some(arena);
             let Self { arenas, gaps, .. } = self;
             arenas[arena as usize].gaps().for_each(|t| {
@@ -256,8 +259,8 @@ impl Runs {
         let last = self.arenas[arena as usize].tiles.iter().rev().find(|t| t.run != NIL).copied();
         let Some(tile) = last else {
             // Empty: its memory goes.
+            self.touched -= self.arenas[arena as usize].bytes.len() as u64;
             self.arenas[arena as usize] = Arena::default();
-            self.free -= u64::from(ARENA);
             self.free_arenas.push(arena);
             self.emptying = None;
             return;
@@ -282,6 +285,11 @@ impl Arena {
         self.tiles.partition_point(|t| t.at < at)
     }
 
+    /// Resident and in no run.
+    fn wasted(&self) -> u32 {
+        (self.bytes.len() as u32 + self.free).saturating_sub(ARENA)
+    }
+
     fn gaps(&self) -> impl Iterator<Item = &Tile> {
         self.tiles.iter().filter(|t| t.run == NIL)
     }
@@ -291,7 +299,7 @@ impl Arena {
 impl Runs {
     /// Everything adds up.
     pub fn check(&self) {
-        let (mut free, mut used, mut gaps) = (0, 0, BTreeSet::new());
+        let (mut touched, mut used, mut gaps) = (0, 0, BTreeSet::new());
         for (i, a) in self.arenas.iter().enumerate().filter(|(_, a)| !a.tiles.is_empty()) {
             let (mut at, mut after_gap, mut here) = (0, false, 0);
             for t in &a.tiles {
@@ -311,9 +319,10 @@ impl Runs {
                 after_gap = t.run == NIL;
             }
             assert_eq!((at, here), (ARENA, a.free));
-            free += u64::from(here);
+            touched += a.bytes.len() as u64;
+            assert_eq!(a.wasted(), a.bytes.len() as u32 - (ARENA - here));
         }
-        assert_eq!((free, used), (self.free, self.used));
+        assert_eq!((touched, used), (self.touched, self.used));
         assert_eq!(gaps, self.gaps);
     }
 }
@@ -353,13 +362,13 @@ mod tests {
             }
             runs.check();
             let resident: usize = runs.arenas.iter().map(|a| a.bytes.len()).sum();
-            assert!(resident as u64 <= runs.used + runs.used / 12 + 3 * u64::from(ARENA), "{resident} {}", runs.used);
+            assert!(resident as u64 <= runs.used + runs.used / 12 + u64::from(ARENA), "{resident} {}", runs.used);
         }
         for (run, tag, _) in held.drain(..) {
             assert!(runs.bytes(run).iter().all(|&b| b == tag));
             runs.free(run);
         }
         runs.check();
-        assert!(runs.arenas.iter().filter(|a| a.bytes.capacity() > 0).count() as u64 <= SPARE_ARENAS + 1);
+        assert!(runs.arenas.iter().filter(|a| a.bytes.capacity() > 0).count() <= 1);
     }
 }

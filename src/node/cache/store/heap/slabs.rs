@@ -6,8 +6,13 @@ use super::super::pool::{Holes, NIL};
 use super::runs::Runs;
 use super::u32_at;
 
-/// Bytes of one chunk. Each class wastes half a chunk on average: 2 MiB if all of them are in use.
+/// Bytes of a chunk of a class with many items. Each class wastes half its last chunk on average, so a class begins with small
+/// chunks: the waste stays a few percent of what it holds.
 const CHUNK: usize = 64 << 10;
+/// Bytes of the first chunks.
+const CHUNK_MIN: usize = 8 << 10;
+/// After so many chunks of a size they double.
+const CHUNKS_PER_SIZE: usize = 8;
 const HEADER: usize = 8;
 /// Largest item, header included; beyond it the steps between classes would be wider than a sixteenth.
 const SIZE_MAX: usize = CHUNK / 16;
@@ -23,7 +28,7 @@ const fn next_size(size: usize) -> usize {
     if size < FINE_MAX {
         return size + STEP;
     }
-    // Sizes divide the chunk with next to nothing left over.
+    // Sizes divide a chunk with next to nothing left over.
     let per_chunk = (CHUNK / size * 16).div_ceil(17);
     let next = CHUNK / per_chunk / STEP * STEP;
     if next > size { next } else { size + STEP }
@@ -72,10 +77,18 @@ pub fn size_of_class(class: u8) -> usize {
     SIZES[class as usize] as usize
 }
 
+/// Places in a class's chunk, by the number of the chunk.
+fn places(size: usize, chunk: usize) -> u32 {
+    let doublings = (chunk / CHUNKS_PER_SIZE).min(CHUNK.ilog2() as usize - CHUNK_MIN.ilog2() as usize);
+    ((CHUNK_MIN << doublings) / size) as u32
+}
+
 #[derive(Debug, Default)]
 struct Class {
-    /// Runs of [`CHUNK`] bytes.
+    /// Runs.
     chunks: Vec<u32>,
+    /// Places in all chunks but the last.
+    before_last: u32,
     /// Places in use or freed in the last chunk.
     fill: u32,
     holes: Holes,
@@ -117,18 +130,31 @@ impl Class {
     }
 
     /// Places in use or freed.
-    fn len(&self, size: usize) -> u32 {
-        (self.chunks.len().saturating_sub(1) * (CHUNK / size)) as u32 + self.fill
+    fn len(&self) -> u32 {
+        self.before_last + self.fill
+    }
+
+    /// Makes a place at the end.
+    fn extend(&mut self, runs: &mut Runs, size: usize) -> u32 {
+        let last = self.chunks.len().checked_sub(1);
+        if last.is_none_or(|last| self.fill == places(size, last)) {
+            self.before_last += self.fill;
+            self.fill = 0;
+            self.chunks.push(runs.alloc(places(size, self.chunks.len()) as usize * size));
+        }
+        self.fill += 1;
+        join(self.chunks.len() - 1, self.fill as usize - 1)
     }
 
     /// Cuts the last place off.
     fn cut(&mut self, runs: &mut Runs, size: usize) {
         self.fill -= 1;
-        if self.fill == 0 {
-            if let Some(chunk) = self.chunks.pop() {
-                runs.free(chunk);
-            }
-            self.fill = if self.chunks.is_empty() { 0 } else { (CHUNK / size) as u32 };
+        if self.fill == 0
+            && let Some(chunk) = self.chunks.pop()
+        {
+            runs.free(chunk);
+            self.fill = self.chunks.len().checked_sub(1).map_or(0, |last| places(size, last));
+            self.before_last -= self.fill;
         }
     }
 }
@@ -154,14 +180,7 @@ impl Slabs {
         let c = &mut self.classes[class as usize];
         let at = match c.holes.pop(|at| is_hole(&c.chunks, c.fill, runs, size, at)) {
             Some(at) => at,
-            None => {
-                if c.chunks.is_empty() || c.fill as usize == CHUNK / size {
-                    c.chunks.push(runs.alloc(CHUNK));
-                    c.fill = 0;
-                }
-                c.fill += 1;
-                join(c.chunks.len() - 1, c.fill as usize - 1)
-            }
+            None => c.extend(runs, size),
         };
         write(c.bytes_mut(runs, size, at), owner, key, value);
         at
@@ -193,7 +212,7 @@ impl Slabs {
     pub fn remove(&mut self, runs: &mut Runs, class: u8, at: u32) {
         self.set_owner(runs, class, at, NIL);
         let size = size_of_class(class);
-        let Class { chunks, fill, holes } = &mut self.classes[class as usize];
+        let Class { chunks, fill, holes, .. } = &mut self.classes[class as usize];
         holes.push(at, |at| is_hole(chunks, *fill, runs, size, at));
     }
 
@@ -202,7 +221,7 @@ impl Slabs {
         let size = size_of_class(class);
         let c = &mut self.classes[class as usize];
         loop {
-            if !c.holes.excess(c.len(size)) {
+            if !c.holes.excess(c.len()) {
                 return None;
             }
             let last = join(c.chunks.len() - 1, c.fill as usize - 1);
