@@ -449,7 +449,8 @@ impl Core<'_> {
         match primary.and_then(|p| Some((p, config.member(p)?))) {
             Some((p, _)) if *p == self.node.me => return false,
             Some((_, m)) => error::moved(&mut out, slot, &m.addr),
-            None if config.cfg_index == 0 => return false,
+            // Never handed out, as far as known here: the first hand-out is on its way.
+            None if config.slots.get(slot.ix()).is_none_or(|s| s.pterm == 0) => return false,
             None => out.error_bytes(error::CLUSTERDOWN_SLOT.bytes()),
         }
         self.node.counters.errors.fetch_add(1, Ordering::Relaxed);
