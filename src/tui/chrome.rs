@@ -6,7 +6,7 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::escape::{clean, fit, width};
-use super::keys::{self, Scope};
+use super::keys::{self, Action, Scope};
 use super::layout::Shell;
 use super::link::LinkState;
 use super::model::{Model, PromptKind, Screen, Tone};
@@ -254,24 +254,21 @@ fn prompt_line(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>, kind
     (end < area.right()).then_some((end, area.y))
 }
 
+/// What the start screen's footer offers: the rest needs a cluster.
+const START_KEYS: [Action; 4] = [Action::Help, Action::StartDemo, Action::Theme, Action::Quit];
+
 fn hints(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
     let t = look.theme;
     let mut fields = Vec::new();
     for b in keys::here(model).filter(|b| !b.hint.is_empty()) {
         let off = keys::disabled(model, b.action).is_some();
-        if model.at_start()
-            && (off
-                || !matches!(
-                    b.action,
-                    keys::Action::StartDemo | keys::Action::Quit | keys::Action::Help | keys::Action::Theme
-                ))
-        {
+        if model.at_start() && (off || !START_KEYS.contains(&b.action)) {
             continue;
         }
         let (key, word) = if off { (t.dim, t.dim) } else { (t.accent, t.text) };
         // Help and quit stay to the last; keys of this screen before those of all; what is disabled goes first.
         let rank = match (b.action, off, b.scope) {
-            (keys::Action::Help | keys::Action::Quit, ..) => 0,
+            (Action::Help | Action::Quit, ..) => 0,
             (_, true, _) => 9,
             (_, false, Scope::Everywhere) => 2,
             (_, false, _) => 1,

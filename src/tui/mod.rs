@@ -10,6 +10,7 @@
 //! This room knows `proto` and nothing else: how a demo is started is handed in by the caller.
 
 mod chrome;
+pub mod cluster;
 pub mod effect;
 pub mod escape;
 pub mod event;

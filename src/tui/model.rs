@@ -1,30 +1,15 @@
 //! All that the screen knows, in one value: what the masters said, how the link is, and what the person looks at.
 
-use std::collections::VecDeque;
-
+use super::cluster::{Cluster, clean_status, memory_share};
 use super::escape::{clean, natural};
 use super::event::Now;
 use super::glyph::{self, Glyphs};
-use super::history::History;
 use super::layout;
 use super::link::{Link, LinkState};
-use super::slots::{Copies, SlotTable};
+use super::slots::Copies;
 use super::theme::{Theme, ThemeName};
-use crate::proto::event::Event;
-use crate::proto::status::{HEARTBEAT_GAPS, NodeState, NodeStatus, OperationStatus, Status, WatchView};
+use crate::proto::status::{NodeState, NodeStatus, OperationStatus, WatchView};
 
-/// Nodes taken in from one view: more than the planner is measured for, so that a broken peer can't fill memory.
-const NODES_MAX: usize = 2_000;
-/// Operations taken in: the open ones and the last ten, with room.
-const OPERATIONS_MAX: usize = 100;
-/// Masters taken in.
-const MASTERS_MAX: usize = 16;
-/// Nodes named in one operation.
-const OPERATION_NODES_MAX: usize = 64;
-/// Warnings taken in.
-const WARNINGS_MAX: usize = 20;
-/// Events kept: an hour of a busy cluster.
-pub const EVENTS_MAX: usize = 500;
 /// The longest text typed into a prompt, characters: keys of 512 MB are not typed by hand.
 pub const INPUT_MAX: usize = 256;
 /// How long a message stays, milliseconds: long enough to read two lines.
@@ -198,23 +183,6 @@ pub struct Toast {
     pub tone: Tone,
     /// When it goes, monotonic milliseconds.
     pub until_ms: u64,
-}
-
-/// What the masters said, made safe to draw.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Cluster {
-    /// The latest status, cleaned and bounded.
-    pub status: Status,
-    /// When it came, monotonic milliseconds.
-    pub received_ms: u64,
-    /// The slot table.
-    pub table: SlotTable,
-    /// What happened, oldest first.
-    pub events: VecDeque<Event>,
-    /// Events that were never seen, by their numbers.
-    pub events_missed: u64,
-    /// The last two minutes.
-    pub history: History,
 }
 
 /// A picture held still.
@@ -479,49 +447,9 @@ impl Model {
         self.link.last_view_ms = Some(self.now.mono_ms);
         self.link.no_leader = status.leader.is_none();
         self.link.know(status.masters.iter().map(|m| (m.id.as_str(), m.addr.as_str())));
-        let cluster = self.live.get_or_insert_with(|| {
-            Box::new(Cluster {
-                status: status.clone(),
-                received_ms: 0,
-                table: SlotTable::default(),
-                events: VecDeque::new(),
-                events_missed: 0,
-                history: History::default(),
-            })
-        });
-        cluster.received_ms = self.now.mono_ms;
-        cluster.history.record(self.now.mono_ms, &status);
-        let mut names: Vec<&str> = status.nodes.iter().map(|n| n.id.as_str()).collect();
-        names.sort_by(|a, b| natural(a, b));
-        cluster.table.know(names.into_iter());
-        if let Some(slots) = slots {
-            cluster.table.replace(slots);
-        }
-        for event in events {
-            cluster.take_event(event, ascii);
-        }
-        cluster.status = status;
-    }
-}
-
-impl Cluster {
-    fn take_event(&mut self, mut e: Event, ascii: bool) {
-        let last = self.events.back().map(|b| b.seq);
-        // A stream that starts again repeats what was seen; a gap in the numbers is something nobody saw.
-        if last.is_some_and(|last| e.seq <= last) {
-            return;
-        }
-        if let Some(last) = last {
-            self.events_missed = self.events_missed.saturating_add(e.seq - last - 1);
-        }
-        for text in [&mut e.kind, &mut e.subject, &mut e.text] {
-            *text = clean(text, ascii);
-        }
-        e.by = e.by.map(|by| clean(&by, ascii));
-        self.events.push_back(e);
-        while self.events.len() > EVENTS_MAX {
-            self.events.pop_front();
-        }
+        let now_ms = self.now.mono_ms;
+        let cluster = self.live.get_or_insert_with(|| Box::new(Cluster::new(status.clone())));
+        cluster.renew(now_ms, status, slots, events, ascii);
     }
 }
 
@@ -542,41 +470,4 @@ fn trouble(state: NodeState) -> u8 {
         NodeState::Standby => 1,
         NodeState::Left => 0,
     }
-}
-
-/// Bytes a node holds, of both kinds.
-pub fn memory_used(n: &NodeStatus) -> u64 {
-    n.primary_bytes.saturating_add(n.backup_bytes)
-}
-
-/// The part of its memory that a node uses; 0 without a limit.
-pub fn memory_share(n: &NodeStatus) -> f64 {
-    if n.memory_limit == 0 { 0.0 } else { memory_used(n) as f64 / n.memory_limit as f64 }
-}
-
-fn clean_status(mut s: Status, ascii: bool) -> Status {
-    let fix = |text: &mut String| *text = clean(text, ascii);
-    s.nodes.truncate(NODES_MAX);
-    s.operations.truncate(OPERATIONS_MAX);
-    s.masters.truncate(MASTERS_MAX);
-    s.warnings.truncate(WARNINGS_MAX);
-    fix(&mut s.cluster);
-    fix(&mut s.cluster_id);
-    s.leader.iter_mut().for_each(fix);
-    s.warnings.iter_mut().for_each(fix);
-    for m in &mut s.masters {
-        [&mut m.id, &mut m.addr, &mut m.role].into_iter().for_each(fix);
-    }
-    for n in &mut s.nodes {
-        [&mut n.id, &mut n.addr, &mut n.incarnation, &mut n.zone].into_iter().for_each(fix);
-        let surplus = n.heartbeat_gaps_ms.len().saturating_sub(HEARTBEAT_GAPS);
-        n.heartbeat_gaps_ms.drain(..surplus);
-    }
-    for o in &mut s.operations {
-        o.nodes.truncate(OPERATION_NODES_MAX);
-        [&mut o.kind, &mut o.state].into_iter().for_each(fix);
-        o.nodes.iter_mut().for_each(fix);
-        o.reason.iter_mut().for_each(fix);
-    }
-    s
 }

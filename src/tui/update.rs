@@ -8,7 +8,7 @@ use super::event::{DemoEvent, LinkEvent, Msg};
 use super::keys::{self, Action};
 use super::layout::{self, Hit};
 use super::link::Link;
-use super::model::{Demo, EVENTS_MAX, Frozen, INPUT_MAX, Model, Overlay, Panel, Prompt, PromptKind, Screen, Tone};
+use super::model::{Demo, Frozen, INPUT_MAX, Model, Overlay, Panel, Prompt, PromptKind, Screen, Tone};
 use super::slots::{CELL_SLOTS, Copies, NOBODY};
 use super::theme::Theme;
 use super::{number, screen};
@@ -288,7 +288,7 @@ fn step(model: &mut Model, step: Step) {
             model.overview.operations_scroll = step.from(model.overview.operations_scroll, n);
         }
         Panel::Events => {
-            let n = model.shown().map_or(0, |c| c.events.len()).min(EVENTS_MAX);
+            let n = model.shown().map_or(0, |c| c.events.len());
             model.overview.events_scroll = step.from(model.overview.events_scroll, n);
         }
         Panel::Owners => {

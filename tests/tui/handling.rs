@@ -3,10 +3,11 @@
 use cachectl::proto::net::watch::LinkEvent;
 use cachectl::proto::slot::Slot;
 use cachectl::proto::status::WatchView;
+use cachectl::tui::cluster::EVENTS_MAX;
 use cachectl::tui::effect::Effect;
 use cachectl::tui::event::{DemoEvent, Msg, Now};
 use cachectl::tui::keys::{self, TABLE};
-use cachectl::tui::model::{EVENTS_MAX, INPUT_MAX, Model, Panel, Screen, Setup};
+use cachectl::tui::model::{INPUT_MAX, Model, Panel, Screen, Setup};
 use cachectl::tui::update::update;
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 

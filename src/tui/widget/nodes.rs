@@ -8,9 +8,10 @@ use ratatui::text::{Line, Span};
 use super::strip;
 use crate::proto::slot::SLOTS;
 use crate::proto::status::{HEARTBEAT_GAPS, NodeState, NodeStatus};
+use crate::tui::cluster::{Cluster, memory_share};
 use crate::tui::escape::{fit, width};
 use crate::tui::glyph::node_word;
-use crate::tui::model::{Cluster, Model, memory_share};
+use crate::tui::model::Model;
 use crate::tui::number;
 use crate::tui::theme::Look;
 
