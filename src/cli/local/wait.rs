@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
 use super::state::{Members, Role};
 use crate::cli::link;
 use crate::proto::net::client::MasterClient;
+use crate::proto::net::resp_conn::{RespConn, RespError};
 use crate::proto::status::{Health, NodeState, Status};
 
 /// Between two questions: a cluster forms in some hundred milliseconds, so this is what `up` may lose at its end.
@@ -20,6 +24,8 @@ pub struct Waiter {
     nodes: BTreeSet<String>,
     masters: usize,
     last: Option<Status>,
+    /// Nodes whose clients do not see every slot yet.
+    unaware: Vec<String>,
 }
 
 impl Waiter {
@@ -30,6 +36,7 @@ impl Waiter {
             nodes: members.of(Role::Node).map(|m| m.id.clone()).collect(),
             masters: members.of(Role::Master).count(),
             last: None,
+            unaware: Vec::new(),
         }
     }
 
@@ -40,10 +47,22 @@ impl Waiter {
             self.last = Some(view.status);
         }
         if self.done() {
-            return true;
+            self.ask_nodes().await;
+            if self.unaware.is_empty() {
+                return true;
+            }
         }
         tokio::time::sleep(POLL.saturating_sub(begun.elapsed())).await;
         false
+    }
+
+    /// The masters know first: a client that comes right after `up` must find the whole table at any node.
+    async fn ask_nodes(&mut self) {
+        let Some(status) = &self.last else { return };
+        let asked = status.nodes.iter().filter(|n| self.nodes.contains(&n.id));
+        let answers =
+            join_all(asked.map(async |n| (n.id.clone(), timeout(ASK, knows_every_slot(&n.addr)).await))).await;
+        self.unaware = answers.into_iter().filter(|(_, a)| !matches!(a, Ok(Ok(true)))).map(|(id, _)| id).collect();
     }
 
     /// The last answer.
@@ -102,8 +121,17 @@ impl Waiter {
         if s.slots.solo > 0 {
             all.push(format!("{} slots lack their backup", s.slots.solo));
         }
+        if self.done() && !self.unaware.is_empty() {
+            all.push(format!("node {} does not answer with every slot yet", self.unaware.join(", ")));
+        }
         if all.is_empty() { format!("the cluster is {:?}", s.state).to_lowercase() } else { all.join("; ") }
     }
+}
+
+/// Whether a node shows its clients an owner for every slot.
+async fn knows_every_slot(addr: &str) -> Result<bool, RespError> {
+    let reply = RespConn::connect(addr, ASK).await?.call(&[b"CLUSTER", b"INFO"]).await?;
+    Ok(reply.bytes().is_some_and(|text| text.starts_with(b"cluster_state:ok")))
 }
 
 #[cfg(test)]
