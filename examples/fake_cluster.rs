@@ -182,6 +182,8 @@ fn view_at(now: u64, (before, after): &(Ring, Ring), addr: &str, with_slots: boo
             rate_bytes_per_s: 20_000_000 + now % 3_000_000,
             eta_ms: if running { 50_000 - t } else { 0 },
             reason: None,
+            pairs: Vec::new(),
+            retries: 0,
         });
     }
     view.events = events(now, t, round);

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::error::Failure;
 use super::id::{ClusterId, HomeId, Incarnation, LeaderId, MasterId, NodeId, Ref};
+use super::operation::{Accepted, Apply, PlanView, Wish};
 use super::slot::Slot;
 use super::stats::NodeStats;
 use super::status::{NodeState, WatchView};
@@ -71,6 +72,19 @@ pub enum Message {
     SwitchMaster(SwitchMaster),
     /// operator → leader: give up on a dead node and answer for what it held.
     Forget(Forget),
+    /// operator → leader: what an operation would do; nothing is done.
+    Plan(Wish),
+    /// The answer.
+    Planned(Box<PlanView>),
+    /// operator → leader: do it as it was planned.
+    Apply(Apply),
+    /// The answer.
+    Accepted(Box<Accepted>),
+    /// operator → leader: drain a node and let it go, which is APPLY without a plan. leader → node: you are a member of no
+    /// slot, stop.
+    ShutdownCache(ShutdownCache),
+    /// primary → leader, repeated until the view shows it: all members confirmed, nothing is written any more.
+    Relinquish(Relinquish),
     /// operator → leader: pause an operation.
     Pause(OperationId),
     /// operator → leader: let it go on.
@@ -233,6 +247,25 @@ pub struct Forget {
     pub accept_data_loss: bool,
 }
 
+/// Planned scale-in of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShutdownCache {
+    /// Whom.
+    pub node: NodeId,
+    /// From the leader: the configuration that orders it; the node stops only if its own view agrees.
+    #[serde(default)]
+    pub cfg_index: u64,
+}
+
+/// Slots that their primary gives up to the target of their handover.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relinquish {
+    /// Who gives.
+    pub primary: Ref,
+    /// slot, cver of the handover as the primary sees it, final seq.
+    pub slots: Vec<(Slot, u64, u64)>,
+}
+
 /// An operation, by its id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationId {
@@ -280,6 +313,12 @@ kinds! {
     Stop = "STOP",
     SwitchMaster = "SWITCH_MASTER",
     Forget = "FORGET",
+    Plan = "PLAN",
+    Planned = "PLANNED",
+    Apply = "APPLY",
+    Accepted = "ACCEPTED",
+    ShutdownCache = "SHUTDOWN_CACHE",
+    Relinquish = "RELINQUISH",
     Pause = "PAUSE",
     Resume = "RESUME",
     Cancel = "CANCEL",

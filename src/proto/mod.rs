@@ -8,6 +8,7 @@ pub mod frame;
 pub mod id;
 pub mod json;
 pub mod net;
+pub mod operation;
 pub mod plan;
 pub mod reply;
 pub mod resp;

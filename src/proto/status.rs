@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::event::Event;
+use super::operation::Role;
 use super::view::SlotRange;
 
 /// The number in `schema`.
@@ -186,6 +187,29 @@ pub struct OperationStatus {
     pub eta_ms: u64,
     /// Why it waits or failed.
     pub reason: Option<String>,
+    /// What it moves between whom; empty for those that ended long ago.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<PairStatus>,
+    /// Batches that were tried again.
+    #[serde(default)]
+    pub retries: u64,
+}
+
+/// Slots of an operation that move from one node to another in one role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PairStatus {
+    /// `primary` or `backup`.
+    pub role: Role,
+    /// Who gives; none where nobody held that role.
+    pub from: Option<String>,
+    /// Who takes.
+    pub to: String,
+    /// Slots in all.
+    pub slots_total: u64,
+    /// Slots committed.
+    pub slots_done: u64,
+    /// Slots being copied or handed over now.
+    pub slots_running: u64,
 }
 
 /// What WATCH streams: the status, the slot table as ranges when it changed, and events in sequence.

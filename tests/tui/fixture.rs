@@ -245,6 +245,8 @@ fn make_busy() -> WatchView {
             rate_bytes_per_s: 32_715_571,
             eta_ms: 41_000,
             reason: None,
+            pairs: Vec::new(),
+            retries: 0,
         },
         OperationStatus {
             id: 18,
@@ -259,6 +261,8 @@ fn make_busy() -> WatchView {
             rate_bytes_per_s: 0,
             eta_ms: 0,
             reason: Some("waits for #17".into()),
+            pairs: Vec::new(),
+            retries: 0,
         },
     ];
     let events = vec![
@@ -318,6 +322,8 @@ fn make_lost_one() -> WatchView {
         rate_bytes_per_s: 11_000_000,
         eta_ms: 3_600,
         reason: None,
+        pairs: Vec::new(),
+        retries: 0,
     }];
     status.warnings = vec!["n3 is bound to 0.0.0.0 (--insecure-bind): anyone who reaches it may read and write".into()];
     let events = vec![

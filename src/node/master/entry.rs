@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::proto::error::Failure;
 use crate::proto::event::{Event, Severity};
 use crate::proto::id::{ClusterId, HomeId, LeaderId, NodeId, Ref};
+use crate::proto::operation::OperationKind;
 use crate::proto::slot::Slot;
 
 /// Consecutive slots that are all expected to stand at `cver`. `last` is included.
@@ -93,69 +94,6 @@ pub struct HandedOut {
     /// Its backup to be, as a learner.
     #[serde(default)]
     pub learner: Option<Ref>,
-}
-
-/// What an operation is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OperationKind {
-    /// New nodes get their share.
-    ScaleOut,
-    /// Nodes are drained, then leave.
-    ScaleIn,
-    /// Slots without a backup get one.
-    Rebuild,
-    /// Shares are evened out.
-    Rebalance,
-}
-
-impl OperationKind {
-    /// The word in `status`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ScaleOut => "scale-out",
-            Self::ScaleIn => "scale-in",
-            Self::Rebuild => "rebuild",
-            Self::Rebalance => "rebalance",
-        }
-    }
-}
-
-/// Where an operation is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OperationState {
-    /// Queued behind another one.
-    Planned,
-    /// Under way.
-    Running,
-    /// An operator paused it.
-    Paused,
-    /// Complete.
-    Done,
-    /// Given up; `reason` says why.
-    Failed,
-    /// An operator ended it; what was committed stays.
-    Cancelled,
-}
-
-impl OperationState {
-    /// The word in `status`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Planned => "planned",
-            Self::Running => "running",
-            Self::Paused => "paused",
-            Self::Done => "done",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether something is still to do.
-    pub fn is_open(self) -> bool {
-        matches!(self, Self::Planned | Self::Running | Self::Paused)
-    }
 }
 
 /// What happens to an operation.

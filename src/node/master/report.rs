@@ -194,16 +194,19 @@ fn operation(id: u64, o: &Operation) -> OperationStatus {
         rate_bytes_per_s: 0,
         eta_ms: 0,
         reason: o.reason.clone(),
+        pairs: Vec::new(),
+        retries: 0,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::master::entry::{Act, Change, OperationKind, OperationStep};
+    use crate::node::master::entry::{Act, Change, OperationStep};
     use crate::node::master::heartbeat::SUSPECT_MS;
     use crate::node::master::state::tests::{Log, id, n};
     use crate::proto::id::MasterId;
+    use crate::proto::operation::OperationKind;
 
     fn facts() -> RaftFacts {
         let master = |id: &str, alive| MasterStatus {

@@ -27,7 +27,8 @@ use crate::proto::id::{ClusterId, HomeId, NodeId, Ref};
 use crate::proto::slot::{SLOTS, Slot};
 use crate::proto::view::{Config, Phase, View};
 
-use super::entry::{Act, Answer, Applied, Change, Entry, HandedOut, OperationKind, OperationState, Placed, SlotChange};
+use super::entry::{Act, Answer, Applied, Change, Entry, HandedOut, Placed, SlotChange};
+use crate::proto::operation::{OperationKind, OperationState};
 
 mod nodes;
 mod operations;

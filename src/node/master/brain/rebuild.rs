@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Brain, Purpose, Turn};
-use crate::node::master::entry::{Act, Change, OperationKind, OperationState, OperationStep, SlotChange};
+use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
 use crate::node::master::operation::{learners, removals, runs};
 use crate::node::master::state::{Operation, State};
 use crate::proto::control::LearnerReady;
 use crate::proto::id::Ref;
+use crate::proto::operation::{OperationKind, OperationState};
 
 /// Slots promoted by one entry at most: it stays small even if no two of them are neighbours.
 pub const PROMOTIONS_MAX: usize = 4096;

@@ -8,12 +8,13 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::node::master::entry::{Applied, OperationState};
+use crate::node::master::entry::Applied;
 use crate::node::master::heartbeat::{DEAD_MS, SUSPECT_MS};
 use crate::node::master::report::{RaftFacts, status};
 use crate::node::master::state::tests::check_step;
 use crate::proto::control::{AddCacheServer, Complain, KeepAlive, LearnerReady};
 use crate::proto::id::{HomeId, Incarnation};
+use crate::proto::operation::OperationState;
 use crate::proto::stats::NodeStats;
 use crate::proto::status::{Health, MasterStatus, NodeState};
 use crate::proto::view::{Config, Phase, SlotState};

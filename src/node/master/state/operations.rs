@@ -1,9 +1,10 @@
 //! Operations as records: which is open, which runs, how far each is. What they do to slots is the brain's.
 
-use crate::node::master::entry::{Answer, OperationKind, OperationState, OperationStep};
+use crate::node::master::entry::{Answer, OperationStep};
 use crate::proto::error::Failure;
 use crate::proto::event::Severity;
 use crate::proto::id::NodeId;
+use crate::proto::operation::{OperationKind, OperationState};
 
 use super::{Apply, Operation, State};
 
