@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -16,11 +17,12 @@ use super::node::Node;
 use super::peer::BACKLOG_MAX;
 use super::shard::{Ran, Turn, lock};
 use super::slot::Held;
+use super::store::WARM_MAX;
 use crate::node::clock::Mono;
 use crate::proto::args::Args;
 use crate::proto::json;
 use crate::proto::reply::Reply;
-use crate::proto::resp::{Decoder, Limits};
+use crate::proto::resp::{Decoder, Limits, glance};
 use crate::proto::slot::Slot;
 
 /// Replies of one connection that may wait for confirmation; above it, it is not read.
@@ -69,7 +71,7 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     };
     let id = state.id;
     let _ = stream.set_nodelay(true);
-    let input = Input { decoder: Decoder::new(Limits::default()), buf: Vec::new(), start: 0, whole: None, json: None };
+    let input = Input { decoder: Decoder::new(Limits::default()), buf: Vec::new(), start: 0, warmed: 0, whole: None, json: None };
     let core = Core {
         node: &node,
         state,
@@ -101,6 +103,8 @@ struct Input {
     buf: Vec<u8>,
     /// Bytes of `buf` before this are done with.
     start: usize,
+    /// Keys of commands before this were looked ahead for.
+    warmed: usize,
     /// The decoder holds a whole command of so many bytes that has not run yet.
     whole: Option<usize>,
     /// First byte of the connection was `{`: JSON lines.
@@ -190,6 +194,7 @@ impl Connection<'_> {
         } else if input.start > 0 {
             input.buf.drain(..input.start);
         }
+        input.warmed = input.warmed.saturating_sub(input.start);
         input.start = 0;
         let need = input.decoder.need(input.buf.len()).max(READ_SIZE);
         input.buf.reserve(need);
@@ -244,11 +249,32 @@ impl Connection<'_> {
 }
 
 impl Input {
+    /// Looks ahead at the commands that are here, so that their loads from memory overlap.
+    fn warm(&mut self, node: &Node) {
+        let mut found: [Range<usize>; WARM_MAX] = [const { 0..0 }; WARM_MAX];
+        let (mut n, mut at) = (0, self.start);
+        while n < WARM_MAX
+            && let Some((key, next)) = glance(&self.buf, at)
+        {
+            found[n] = key;
+            (n, at) = (n + 1, next);
+        }
+        self.warmed = at.max(self.start + 1);
+        if n > 1 {
+            node.warm(found[..n].iter().map(|key| &self.buf[key.clone()]));
+        }
+    }
+
     fn resp_command(&mut self, core: &mut Core<'_>, turn: Turn, until: &mut Mono) -> Option<Step> {
         let whole = match self.whole {
             Some(n) => n,
             None => match self.decoder.next(&self.buf[self.start..]) {
-                Ok(Some(n)) => n,
+                Ok(Some(n)) => {
+                    if self.start >= self.warmed {
+                        self.warm(core.node);
+                    }
+                    n
+                }
                 Ok(None) => {
                     self.start += self.decoder.discard();
                     return None;

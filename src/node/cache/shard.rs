@@ -151,6 +151,13 @@ impl Shard {
         Ran::Held { pterm, seq, wrote, until }
     }
 
+    /// Looks ahead for keys of commands that are about to run.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])> + Clone) {
+        let held = keys.clone().filter(|(slot, _)| self.slots[slot.ix()].must_hold()).count();
+        std::hint::black_box(held);
+        self.store.warm(keys);
+    }
+
     /// What became of a held reply.
     pub fn held(&self, slot: Slot, pterm: u64, seq: u64) -> Held {
         self.slots[slot.ix()].held(pterm, seq)
