@@ -14,7 +14,7 @@ use super::peer::{Peer, PeerRef};
 use super::shard::{Shard, Turn, lock};
 use super::slot::Rank;
 use super::stats::Counters;
-use super::store::{Budget, Now, Scope, Store, WARM_MAX};
+use super::store::{Budget, Now, Scope, Store};
 use crate::node::clock::{Mono, wall_ms};
 use crate::node::config::NodeConfig;
 use crate::proto::frame::Refusal;
@@ -421,17 +421,11 @@ impl Node {
         }
     }
 
-    /// Looks ahead for keys of commands that are about to run, at most [`WARM_MAX`].
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        let mut all = [(Slot(0), &[][..]); WARM_MAX];
-        let mut n = 0;
-        for key in keys.take(WARM_MAX) {
-            all[n] = (Slot::of_key(key), key);
-            n += 1;
-        }
-        let (all, count) = (&all[..n], self.shards.len());
+    /// Looks ahead for keys of commands that are about to run.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])> + Clone) {
+        let count = self.shards.len();
         for (i, shard) in self.shards.iter().enumerate() {
-            let mine = all.iter().copied().filter(|(slot, _)| slot.ix() % count == i);
+            let mine = keys.clone().filter(|(slot, _)| count == 1 || slot.ix() % count == i);
             if count == 1 || mine.clone().nth(1).is_some() {
                 lock(shard).warm(mine);
             }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
-use super::store::{NeedRoom, Now, Role, Scope, Store, Txn};
+use super::store::{NeedRoom, Now, Role, Scope, Store, Txn, prefetch};
 use crate::node::clock::Mono;
 use crate::proto::frame::{Refusal, Stream};
 use crate::proto::id::Ref;
@@ -158,8 +158,7 @@ impl Shard {
 
     /// Looks ahead for keys of commands that are about to run.
     pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])> + Clone) {
-        let held = keys.clone().filter(|(slot, _)| self.slots[slot.ix()].must_hold()).count();
-        std::hint::black_box(held);
+        keys.clone().for_each(|(slot, _)| prefetch::whole(&self.slots[slot.ix()]));
         self.store.warm(keys);
     }
 
