@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 
 use super::clients::Client;
@@ -173,40 +173,44 @@ impl Connection {
                 return Ok(());
             }
             let read = !eof && core.reads();
-            let ready = match (read, full) {
-                (true, true) => self.wait(Interest::READABLE | Interest::WRITABLE).await?,
-                (true, false) => self.wait(Interest::READABLE).await?,
-                (false, true) => self.wait(Interest::WRITABLE).await?,
+            let interest = match (read, full) {
+                (true, true) => Interest::READABLE | Interest::WRITABLE,
+                (true, false) => Interest::READABLE,
+                (false, true) => Interest::WRITABLE,
                 (false, false) => {
                     self.session.core.client.waiter.notify.notified().await;
-                    false
+                    continue;
                 }
             };
-            if ready && read {
-                eof = !self.fill()?;
+            // No buffer is held while nothing is there.
+            if self.wait(interest).await? && read {
+                eof = !self.read().await?;
             }
         }
     }
 
+    /// Waits until the socket is ready or somebody wakes this connection; whether there is something to read.
     async fn wait(&self, interest: Interest) -> io::Result<bool> {
         tokio::select! {
+            biased;
             ready = self.stream.ready(interest) => Ok(ready?.is_readable()),
             () = self.session.core.client.waiter.notify.notified() => Ok(false),
         }
     }
 
-    /// Reads once; false at the end of the stream.
-    fn fill(&mut self) -> io::Result<bool> {
-        let input = &mut self.session.input;
+    /// Reads once, or is woken by somebody; false at the end of the stream. A read that does not fill the buffer counts as the
+    /// last for now, so that no second one asks in vain.
+    async fn read(&mut self) -> io::Result<bool> {
+        let Session { input, core } = &mut self.session;
         input.make_room();
-        match self.stream.try_read_buf(&mut input.buf) {
-            Ok(0) => Ok(false),
-            Ok(n) => {
-                self.session.core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
-                Ok(true)
+        tokio::select! {
+            biased;
+            n = self.stream.read_buf(&mut input.buf) => {
+                let n = n?;
+                core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                Ok(n > 0)
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(e) => Err(e),
+            () = core.client.waiter.notify.notified() => Ok(true),
         }
     }
 }
