@@ -5,8 +5,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bench;
 mod cluster;
 mod data;
 mod failures;
+mod fake_cache;
 mod sandbox;
 mod words;

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub mod bench;
 pub mod context;
 pub mod del;
 pub mod down;
