@@ -29,8 +29,7 @@ impl Identity {
 
     /// Whether that very process still runs; one that ended and was not waited for does not.
     pub fn alive(&self) -> bool {
-        self.boot_id == boot_id()
-            && Stat::read(self.pid).is_some_and(|s| s.start_time == self.start_time && !s.ended())
+        self.boot_id == boot_id() && Stat::read(self.pid).is_some_and(|s| s.start_time == self.start_time && !s.ended())
     }
 
     /// Whether that very process stands still (SIGSTOP).
