@@ -10,5 +10,6 @@ mod cluster;
 mod data;
 mod failures;
 mod fake_cache;
+mod processes;
 mod sandbox;
 mod words;
