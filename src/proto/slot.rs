@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn agrees_with_the_specification() {
         assert_eq!(crc16(b"123456789"), 0x31C3);
-        let key: Vec<u8> = (0..100).map(|i| i * 7 + 3).collect();
+        let key: Vec<u8> = (0u32..100).map(|i| (i * 7 + 3) as u8).collect();
         for len in 0..key.len() {
             let plain = key[..len].iter().fold(0u16, |crc, &b| {
                 (0..8).fold(crc ^ (u16::from(b) << 8), |c, _| if c & 0x8000 != 0 { (c << 1) ^ 0x1021 } else { c << 1 })

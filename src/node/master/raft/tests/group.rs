@@ -226,7 +226,7 @@ async fn a_lone_master_leads_and_remembers() {
     assert_eq!(g.leader().await, 0);
     let done = g.raft(0).propose(note("a".into()), LONG).await.unwrap();
     g.raft(0).barrier(LONG).await.unwrap();
-    assert!(g.raft(0).status().applied >= done.index);
+    g.until("its status shows it", |g| g.raft(0).status().applied >= done.index).await;
     assert_eq!(g.raft(0).transfer_leader(None, LONG).await, Err(TransferError::NoCandidate));
     let state = g.raft(0).read(|r| r.state.clone());
     assert_eq!(texts(g.raft(0)), ["a"]);
