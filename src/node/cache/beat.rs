@@ -15,12 +15,13 @@ use super::shard::lock;
 use super::slot::{Leased, Rank};
 use crate::node::clock::Mono;
 use crate::proto::control::{
-    AddCacheServer, Complain, KeepAlive, LearnerReady, Message, RefreshIp, RefreshMaster, StopOrder,
+    AddCacheServer, Complain, KeepAlive, LearnerReady, Message, RefreshIp, RefreshMaster, Relinquish, ShutdownCache,
+    StopOrder,
 };
 use crate::proto::id::{HomeId, LeaderId, Ref};
 use crate::proto::net::conn::{Conn, ConnError, LineReader, LineWriter};
 use crate::proto::slot::{SLOTS, Slot};
-use crate::proto::stats::NodeStats;
+use crate::proto::stats::{CopyStats, NodeStats};
 
 /// Between two heartbeats (PROTOCOL 4).
 pub const BEAT_EVERY: Duration = Duration::from_millis(250);
@@ -34,8 +35,14 @@ const RETRY: Duration = Duration::from_millis(20);
 const STALL_MS: u64 = 2000;
 /// Slots that become ready are gathered for so long: thousands do at once while a node is rebuilt.
 const READY_EVERY: Duration = Duration::from_millis(20);
-/// Slots in one LEARNER_READY: bounds the line.
+/// Slots in one LEARNER_READY or RELINQUISH: bounds the line.
 const READY_MAX: usize = 8192;
+/// While slots are given away they are looked at so often: clients wait for it.
+const HANDOVER_LOOK: Duration = Duration::from_millis(2);
+/// A RELINQUISH that is not answered by a view is said again after so long.
+const RELINQUISH_AGAIN: Duration = Duration::from_millis(100);
+/// A node that wants to leave asks so often until its view shows that it is being drained.
+const LEAVE_AGAIN: Duration = Duration::from_millis(500);
 
 /// Why the masters' side ended.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +53,12 @@ pub enum Ended {
     /// A planned stop: everything is halted and confirmed.
     #[error("stopped by plan")]
     Stopped,
+    /// Drained: a member of no slot, and told to go.
+    #[error("drained")]
+    Drained,
+    /// It asked to be drained, and that can't be.
+    #[error("this node can't be drained: {0}")]
+    CantLeave(String),
 }
 
 /// What this node knows of the masters; outlives connections and lives.
@@ -101,7 +114,16 @@ pub async fn run(node: Arc<Node>, home: HomeId, masters: &mut Masters) -> Ended 
             }
         };
         let (reader, writer) = conn.into_split();
-        let mut talk = Talk { node: &node, home, masters, addr: &addr, registered: &mut registered, writer };
+        let mut talk = Talk {
+            node: &node,
+            home,
+            masters,
+            addr: &addr,
+            registered: &mut registered,
+            writer,
+            said: HashMap::new(),
+            asked: None,
+        };
         tokio::select! {
             end = talk.serve(reader) => match end {
                 Ok(Next::Go(to)) => {
@@ -131,6 +153,10 @@ struct Talk<'a> {
     addr: &'a str,
     registered: &'a mut bool,
     writer: LineWriter<OwnedWriteHalf>,
+    /// Which RELINQUISH was said when: slot → cver.
+    said: HashMap<Slot, (u64, Instant)>,
+    /// When this node last asked to be drained.
+    asked: Option<Instant>,
 }
 
 impl Talk<'_> {
@@ -148,6 +174,7 @@ impl Talk<'_> {
             self.register().await?;
         }
         let node = self.node.clone();
+        let mut leaving = node.leaving.subscribe();
         loop {
             tokio::select! {
                 got = reader.recv() => {
@@ -173,8 +200,16 @@ impl Talk<'_> {
                         self.report_ready().await?;
                         self.complain().await?;
                     }
+                    if *node.leaving.borrow() {
+                        self.ask_to_leave().await?;
+                    }
+                    if node.left() {
+                        return Ok(Next::End(Ended::Drained));
+                    }
                 }
                 () = node.behind.notified() => self.pull().await?,
+                () = sleep(HANDOVER_LOOK), if node.is_giving() => self.relinquish().await?,
+                _ = leaving.wait_for(|l| *l), if self.asked.is_none() => self.ask_to_leave().await?,
                 () = node.ready.notified(), if report_at.is_none() => report_at = Some(Instant::now() + READY_EVERY),
                 () = sleep_until(report_at.unwrap_or(heard)), if report_at.is_some() => {
                     report_at = None;
@@ -252,6 +287,12 @@ impl Talk<'_> {
                 });
             }
             Message::Stop(order) => return self.stop(order).await,
+            Message::ShutdownCache(order) => return self.go(order).await,
+            Message::Error(f)
+                if *self.node.leaving.borrow() && ["LAST_NODE", "SOLE_HOLDER", "NO_SUCH_NODE"].contains(&&*f.code) =>
+            {
+                return Ok(Some(Next::End(Ended::CantLeave(f.to_string()))));
+            }
             Message::Error(f) if f.code == "NOT_A_MEMBER" => {
                 *self.registered = false;
                 self.register().await?;
@@ -285,6 +326,57 @@ impl Talk<'_> {
         Ok(Some(Next::End(Ended::Stopped)))
     }
 
+    /// The leader says that this node is drained. Believed only if its own view says so too.
+    async fn go(&mut self, order: ShutdownCache) -> Result<Option<Next>, ConnError> {
+        if order.node != self.node.me.id {
+            return Ok(None);
+        }
+        if order.cfg_index > *self.node.cfg_index.borrow() {
+            self.pull().await?;
+            return Ok(None);
+        }
+        if !self.node.is_drained() {
+            return Ok(None);
+        }
+        self.node.halt();
+        let confirmed = ShutdownCache { node: order.node, cfg_index: order.cfg_index.max(1) };
+        self.send(&Message::ShutdownCache(confirmed)).await?;
+        info!("drained: a member of no slot, leaving");
+        Ok(Some(Next::End(Ended::Drained)))
+    }
+
+    /// Asks the leader to drain this node, until the view shows that it does.
+    async fn ask_to_leave(&mut self) -> Result<(), ConnError> {
+        let asked = self.asked.is_some_and(|at| at.elapsed() < LEAVE_AGAIN);
+        if !*self.registered || asked || self.node.is_draining() {
+            self.asked.get_or_insert_with(Instant::now);
+            return Ok(());
+        }
+        self.asked = Some(Instant::now());
+        let node = self.node.me.id.clone();
+        self.send(&Message::ShutdownCache(ShutdownCache { node, cfg_index: 0 })).await
+    }
+
+    /// Gives up what is ready to be given up; said again from time to time, until a view shows what became of it.
+    async fn relinquish(&mut self) -> Result<(), ConnError> {
+        let ready = self.node.relinquished();
+        let now = Instant::now();
+        self.said.retain(|slot, _| ready.iter().any(|(s, _, _)| s == slot));
+        let slots: Vec<(Slot, u64, u64)> = ready
+            .into_iter()
+            .filter(|(slot, cver, _)| {
+                let fresh = |&(at, said): &(u64, Instant)| at == *cver && now < said + RELINQUISH_AGAIN;
+                !self.said.get(slot).is_some_and(fresh)
+            })
+            .collect();
+        for part in slots.chunks(READY_MAX) {
+            self.said.extend(part.iter().map(|(slot, cver, _)| (*slot, (*cver, now))));
+            let m = Relinquish { primary: self.node.me.clone(), slots: part.to_vec() };
+            self.send(&Message::Relinquish(m)).await?;
+        }
+        Ok(())
+    }
+
     async fn report_ready(&mut self) -> Result<(), ConnError> {
         let ready = self.node.ready_learners();
         for (learner, slots) in ready {
@@ -311,16 +403,28 @@ impl Node {
     /// Learners that hold everything and are counted: per learner (slot, cver, since).
     pub fn ready_learners(&self) -> HashMap<Ref, Vec<(Slot, u64, u64)>> {
         let mut out: HashMap<Ref, Vec<(Slot, u64, u64)>> = HashMap::new();
+        let now = Mono::now();
         for (n, shard) in self.shards.iter().enumerate() {
             let shard = lock(shard);
             for s in (n..SLOTS).step_by(self.shards.len()) {
                 let slot = Slot(s as u16);
-                for (learner, cver, since) in shard.slot(slot).ready_learners() {
+                for (learner, cver, since) in shard.slot(slot).ready_learners(now) {
                     out.entry(learner.clone()).or_default().push((slot, cver, since));
                 }
             }
         }
         out
+    }
+
+    /// Slots that this primary gives up: (slot, cver, final seq).
+    pub fn relinquished(&self) -> Vec<(Slot, u64, u64)> {
+        let turn = self.turn();
+        let giving = lock(&self.giving).clone();
+        let look = |slot: Slot| {
+            let (cver, seq) = lock(self.shard(slot)).relinquish(slot, turn)?;
+            Some((slot, cver, seq))
+        };
+        giving.into_iter().filter_map(look).collect()
     }
 
     /// Members of some `ack_set` that hold replies up, and for how long, milliseconds.
@@ -379,6 +483,13 @@ impl Node {
             s.evicted += t.evicted;
             s.expired += t.expired;
         }
+        let copies = self.peers().into_iter().map(|p| CopyStats {
+            to: p.node.id.clone(),
+            keys: p.copied.keys.load(Ordering::Relaxed),
+            bytes: p.copied.bytes.load(Ordering::Relaxed),
+            waiting: lock(&p.jobs).len() as u64,
+        });
+        s.copies = copies.filter(|c| c.bytes + c.keys + c.waiting > 0).collect();
         s
     }
 }

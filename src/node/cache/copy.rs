@@ -1,10 +1,11 @@
-//! Copies slots to a learner, a window at a time, in the one ordered stream that carries live items too.
+//! Copies slots to a learner, a window at a time, in the one ordered stream that carries live items too; paced, so that the
+//! clients of both ends notice little of it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::node::Node;
 use super::peer::PeerRef;
@@ -13,8 +14,14 @@ use super::shard::lock;
 /// How often copies that wait for a lease or for quota are tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// A copy rests after so many bytes, so that clients of either end never wait for more than this in front of them.
+const BURST_BYTES: u64 = 16 << 10;
+/// For so long: with the burst above, at most 16 MiB a second to a peer.
+const REST: Duration = Duration::from_millis(1);
+
 /// Runs for as long as the peer is a member.
 pub async fn run(node: Arc<Node>, peer: PeerRef) {
+    let mut rested_at = 0;
     while !peer.gone.load(Ordering::Acquire) {
         let waiting = !lock(&peer.uncounted).is_empty();
         let job = may_open(&node, &peer).then(|| lock(&peer.jobs).pop_front()).flatten();
@@ -31,11 +38,13 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
         loop {
             let next = lock(node.shard(slot)).copy_chunk(&peer, &stream, cursor);
             match next {
-                Some(0) | None => break,
+                Some(0) | None => {
+                    pace(&peer, &mut rested_at).await;
+                    break;
+                }
                 Some(next) => cursor = next,
             }
-            room(&peer).await;
-            tokio::task::yield_now().await;
+            pace(&peer, &mut rested_at).await;
         }
     }
 }
@@ -44,6 +53,18 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
 fn may_open(node: &Node, peer: &PeerRef) -> bool {
     let credit = *lock(&peer.credit);
     credit.cfg_index >= *node.cfg_index.borrow() && node.budget.group_used(peer.group) <= credit.bytes
+}
+
+/// Lets clients go first: always a turn of the loop, and a rest after each burst.
+async fn pace(peer: &PeerRef, rested_at: &mut u64) {
+    let copied = peer.copied.bytes.load(Ordering::Relaxed);
+    if copied.saturating_sub(*rested_at) >= BURST_BYTES {
+        *rested_at = copied;
+        sleep(REST).await;
+    } else {
+        tokio::task::yield_now().await;
+    }
+    room(peer).await;
 }
 
 /// Waits until another chunk may be on its way.
