@@ -24,11 +24,11 @@ use crate::proto::view::{Config, Phase, SlotState};
 
 /// Slots being copied from one primary at a time for an operation: enough to hide the commits between the steps, few enough
 /// that a cancel, which finishes what is under way, is soon done.
-pub const COPIES_PER_PRIMARY: usize = 128;
+pub const COPIES_PER_PRIMARY: usize = 512;
 /// Slots being copied to one node at a time, from however many primaries.
-pub const COPIES_PER_TARGET: usize = 512;
+pub const COPIES_PER_TARGET: usize = 2048;
 /// Slots of one primary being handed over at a time: their clients wait for two commits.
-pub const HANDOVERS_PER_PRIMARY: usize = 128;
+pub const HANDOVERS_PER_PRIMARY: usize = 512;
 
 /// What an operation wants of one slot: from whom to whom, in each role that moves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

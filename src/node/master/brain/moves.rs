@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Brain, Command, Purpose, Turn};
 use crate::node::clock::Mono;
 use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
-use crate::node::master::moves::{Goal, batch, goals, is_scale, members_digest, planned, planned_nodes};
+use crate::node::master::moves::{Batch, Goal, batch, goals, is_scale, members_digest, planned, planned_nodes};
 use crate::node::master::operation::runs;
 use crate::node::master::state::{Operation, State};
 use crate::proto::control::Relinquish;
@@ -59,7 +59,12 @@ pub(super) struct Moves {
     figures: Figures,
     last_rate: Option<u64>,
     recorded_at: Mono,
+    /// What the last look at all slots saw and found, so that it is not repeated at every tick.
+    looked: Option<(Seen, Batch)>,
 }
+
+/// What the next steps depend on: the configuration, the plan, who is unfit, and whether only what was begun goes on.
+type Seen = (u64, u64, BTreeSet<NodeId>, bool);
 
 #[derive(Debug, Clone, Copy)]
 struct Copies {
@@ -237,11 +242,16 @@ impl Brain {
             let hung = state.cfg.members.keys().cloned();
             unfit.extend(hung);
         }
-        let goals = self.goals_of(id, op, state.cfg.slots.len());
-        let next = batch(&state.cfg, goals, &unfit, finish);
+        let seen = (state.cfg.cfg_index, op.planned_at, unfit, finish);
+        let looked = self.moves.looked.take().filter(|(s, _)| *s == seen);
+        let next = match looked {
+            Some((_, next)) => next,
+            None => batch(&state.cfg, self.goals_of(id, op, state.cfg.slots.len()), &seen.2, finish),
+        };
         if !next.changes.is_empty() {
             return self.propose(t, Purpose::Moves, Act::Change { op: Some(id), changes: next.changes });
         }
+        self.moves.looked = Some((seen, next.clone()));
         if next.running + next.waiting == 0 {
             return match (op.state, op.cancelling) {
                 (_, true) => self.close(t, OperationStep::Cancelled { id }, id, op),
