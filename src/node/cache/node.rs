@@ -1,6 +1,6 @@
 //! What the threads of one life of a node share, and how it takes in a new configuration (on the control thread only).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -52,11 +52,11 @@ pub struct Node {
     view: RwLock<Arc<Config>>,
     /// `cfg_index` of the view; changes after every slot took it in.
     pub cfg_index: watch::Sender<u64>,
-    peers: Mutex<HashMap<Ref, PeerRef>>,
+    peers: Mutex<BTreeMap<Ref, PeerRef>>,
     /// Peers whose link and beacon are to be started.
     new_peers: mpsc::UnboundedSender<PeerRef>,
     /// Data frames taken from each peer.
-    pub inbound: Mutex<HashMap<Ref, Arc<Mutex<Inbound>>>>,
+    pub inbound: Mutex<BTreeMap<Ref, Arc<Mutex<Inbound>>>>,
     /// Someone showed a view or asks for more than this node has: pull from the masters.
     pub behind: Notify,
     /// Some learner holds everything: report it.
@@ -103,12 +103,23 @@ pub struct Inbound {
 impl Node {
     /// A life that knows no configuration yet. New peers are announced on the channel.
     pub fn new(me: Ref, config: NodeConfig, new_peers: mpsc::UnboundedSender<PeerRef>) -> Self {
+        Self::sized(me, config, new_peers, SLOTS, Store::new)
+    }
+
+    /// As [`Node::new`], with fewer slots and stores of the caller's making: for simulations.
+    pub fn sized(
+        me: Ref,
+        config: NodeConfig,
+        new_peers: mpsc::UnboundedSender<PeerRef>,
+        slots: usize,
+        store: impl Fn(Arc<Budget>) -> Store,
+    ) -> Self {
         // One shard per thread would make every cross-thread command wait; several per thread keep the locks short of waiters.
         let count = if config.threads == 1 { 1 } else { config.threads * 4 };
         let budget = Budget::new(config.memory);
         let standalone = config.standalone;
-        let shards = (0..count).map(|_| Mutex::new(Shard::new(Store::new(budget.clone()), standalone))).collect();
-        let view = if standalone { standalone_view(&me, &config) } else { Config::default() };
+        let shards = (0..count).map(|_| Mutex::new(Shard::new(store(budget.clone()), slots, standalone))).collect();
+        let view = if standalone { standalone_view(&me, &config) } else { Config::empty(ClusterId(0), slots) };
         let settings = Settings {
             maxmemory: config.memory,
             maxclients: CLIENTS_MAX,
@@ -123,7 +134,7 @@ impl Node {
             budget,
             counters: Counters::default(),
             clients: Clients::default(),
-            view: RwLock::default(),
+            view: RwLock::new(Arc::new(Config::empty(ClusterId(0), slots))),
             cfg_index: watch::Sender::new(view.cfg_index),
             peers: Mutex::default(),
             new_peers,
@@ -245,12 +256,13 @@ impl Node {
             self.peer(&node, &new);
         }
         let promised = |r: &Ref| self.known_peer(r).map_or(Mono(0), |p| p.promised());
-        let mut copies: HashMap<Ref, Vec<Slot>> = HashMap::new();
+        let mut copies: BTreeMap<Ref, Vec<Slot>> = BTreeMap::new();
         let (mut gained, mut lost) = (0u32, 0u32);
         for (n, shard) in self.shards.iter().enumerate() {
             let mut shard = lock(shard);
             shard.config = new.clone();
-            for s in (n..SLOTS).step_by(self.shards.len()).filter(|&s| new.slots[s].cver != old_cver(&old, s)) {
+            for s in (n..new.slots.len()).step_by(self.shards.len()).filter(|&s| new.slots[s].cver != old_cver(&old, s))
+            {
                 let slot = Slot(s as u16);
                 let was = shard.slot(slot).rank();
                 let change = shard.reconfigure(slot, &new.slots[s], &self.me, now, promised, |r| self.peer(r, &new));
@@ -309,7 +321,7 @@ impl Node {
     pub fn requota(&self) {
         let view = self.view();
         let mut mine = 0u64;
-        let mut theirs: HashMap<&Ref, u64> = HashMap::new();
+        let mut theirs: BTreeMap<&Ref, u64> = BTreeMap::new();
         for s in &view.slots {
             match &s.primary {
                 Some(p) if *p == self.me => mine += 1,
