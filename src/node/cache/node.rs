@@ -8,6 +8,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
 use super::clients::Clients;
+use super::beat::Looks;
 use super::command::{self, ClusterView, Settings, Slowlog};
 use super::host::Calls;
 use super::peer::{Peer, PeerRef};
@@ -87,6 +88,8 @@ pub struct Node {
     /// The configuration as clients are told of it, and its `cfg_index`.
     pub cluster_cache: Mutex<Option<(u64, Arc<ClusterView>)>>,
     wall_offset: AtomicU64,
+    /// Since when this node looks for stalled peers without a break.
+    pub looks: Mutex<Looks>,
 }
 
 /// What was taken from one sender: survives its connections.
@@ -144,6 +147,7 @@ impl Node {
             calls: command::all().iter().map(|_| Calls::default()).collect(),
             cluster_cache: Mutex::default(),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
+            looks: Mutex::default(),
         };
         if standalone {
             node.budget.set_primary_quota(node.config.memory);

@@ -194,7 +194,7 @@ pub struct Peer {
     pub jobs: Mutex<VecDeque<Slot>>,
     /// Copies that arrived whole but could not be counted for want of a lease.
     pub uncounted: Mutex<Vec<Stream>>,
-    /// When the last ack came, milliseconds of CLOCK_BOOTTIME.
+    /// When the last ack came, or this peer was made, milliseconds of CLOCK_BOOTTIME.
     pub progress_ms: AtomicU64,
     /// It refused an item of a slot it should hold.
     pub broken: AtomicBool,
@@ -244,11 +244,12 @@ pub struct Granted {
 impl Peer {
     /// Nothing promised, nothing granted.
     pub fn new(node: Ref, addr: String, group: u8) -> Self {
+        let made = Mono::now();
         Self {
             node,
             addr,
             group,
-            made: Mono::now(),
+            made,
             lease_until: AtomicU64::new(0),
             lease_cfg: AtomicU64::new(0),
             promised_until: AtomicU64::new(0),
@@ -259,7 +260,7 @@ impl Peer {
             quota_wake: Notify::new(),
             jobs: Mutex::default(),
             uncounted: Mutex::default(),
-            progress_ms: AtomicU64::new(0),
+            progress_ms: AtomicU64::new(made.0 / 1_000_000),
             broken: AtomicBool::new(false),
             credit: Mutex::default(),
             quota: Mutex::default(),
