@@ -300,6 +300,23 @@ impl Fleet {
         self.wait("ok", |v| v.status.state == Health::Ok && v.status.leader.is_some())
     }
 
+    /// Waits until all is ok and every node that started with the cluster is up.
+    pub fn wait_all(&self) -> WatchView {
+        let nodes = self.nodes();
+        self.wait("everybody back", |v| {
+            v.status.state == Health::Ok && v.status.leader.is_some() && nodes.iter().all(|n| is(v, n, NodeState::Up))
+        })
+    }
+
+    /// The same, with no node's life as it was.
+    pub fn wait_new_lives(&self, before: &WatchView) -> WatchView {
+        let nodes = self.nodes();
+        self.wait("everybody in a new life", |v| {
+            let renewed = |n: &String| is(v, n, NodeState::Up) && node(v, n).incarnation != node(before, n).incarnation;
+            v.status.state == Health::Ok && v.status.leader.is_some() && nodes.iter().all(renewed)
+        })
+    }
+
     /// Who leads.
     pub fn leader(&self) -> String {
         self.wait("a leader", |v| v.status.leader.is_some()).status.leader.expect("waited for")

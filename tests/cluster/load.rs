@@ -242,8 +242,7 @@ impl Done {
     /// Whatever was acknowledged is there, every register can be explained, counters are within bounds. `judged` leaves out
     /// keys of which a loss was declared.
     pub fn check_but(&self, client: &mut Client, judged: impl Fn(&str) -> bool) {
-        let unique: Vec<String> =
-            self.seen.iter().flat_map(|s| &s.unique).filter(|k| judged(k)).cloned().collect();
+        let unique: Vec<String> = self.seen.iter().flat_map(|s| &s.unique).filter(|k| judged(k)).cloned().collect();
         assert!(!unique.is_empty(), "nothing was acknowledged: {:?}", self.errors);
         let found = client.get_all(&unique);
         let lost: Vec<&String> = unique

@@ -60,7 +60,8 @@ impl Net {
                 mac: format!("02:00:00:00:00:{:02x}", i + 1),
             })
             .collect();
-        let net = Net { all: std::iter::once(switch.clone()).chain(hosts.iter().map(|h| h.ns.clone())).collect(), hosts };
+        let net =
+            Net { all: std::iter::once(switch.clone()).chain(hosts.iter().map(|h| h.ns.clone())).collect(), hosts };
         let mut script = String::new();
         for ns in &net.all {
             script += &format!("netns add {ns}\n");
@@ -72,15 +73,19 @@ impl Net {
             );
         }
         ip(None, &script);
-        let ports: String = (0..net.hosts.len()).map(|i| format!("link set p{i} master sw\nlink set p{i} up\n")).collect();
+        let ports: String =
+            (0..net.hosts.len()).map(|i| format!("link set p{i} master sw\nlink set p{i} up\n")).collect();
         ip(Some(&switch), &format!("link add sw type bridge\nlink set sw up\n{ports}"));
         for h in &net.hosts {
             let known: String = net.hosts.iter().filter(|o| o.ip != h.ip).map(|o| neighbour(o, &o.mac)).collect();
-            ip(Some(&h.ns), &format!(
-                "addr add {}/24 dev eth0\naddr add {}/32 dev eth0\nlink set lo up\nlink set eth0 up\n\
+            ip(
+                Some(&h.ns),
+                &format!(
+                    "addr add {}/24 dev eth0\naddr add {}/32 dev eth0\nlink set lo up\nlink set eth0 up\n\
                  route add 10.77.1.0/24 dev eth0 src {}\n{known}",
-                h.from, h.ip, h.from
-            ));
+                    h.from, h.ip, h.from
+                ),
+            );
         }
         net
     }

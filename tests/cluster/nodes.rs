@@ -39,9 +39,10 @@ fn s02_backup_killed() {
     let load = f.load(Shape::default());
     load.wait_more(SOME);
     let (primary, backup) = f.holders("k");
+    let mut c = f.client().patient(Duration::from_secs(15));
+    assert!(matches!(c.set("k", b"before"), Outcome::Answer(_)), "it knows where the key is");
     f.kill(&backup);
     // The write waits for the backup, then for the news of its death; it never fails.
-    let mut c = f.client().patient(Duration::from_secs(15));
     assert!(matches!(c.set("k", b"v"), Outcome::Answer(_)), "the primary goes on alone once it may");
     let v = f.wait("its slots backed elsewhere", |v| is(v, &backup, NodeState::Dead) && is_backed(v));
     assert_eq!(v.status.slots.lost_total, 0);
@@ -68,7 +69,7 @@ fn s03_primary_paused_5_s_and_resumed() {
     f.wait("it to be given up", |v| is(v, &primary, NodeState::Dead));
     assert_eq!(f.holders("k").0, backup);
     f.resume(&primary);
-    let v = f.wait("it back as a new life", |v| v.status.state == Health::Ok);
+    let v = f.wait_all();
     assert_ne!(node(&v, &primary).incarnation, node(&before, &primary).incarnation, "it was fenced");
     assert_eq!(v.status.slots.lost_total, 0);
     load.wait_more(SOME);
@@ -90,7 +91,7 @@ fn s04_primary_cut_from_masters_only() {
     assert_eq!(f.holders("k").0, backup);
     load.wait_more(SOME);
     f.net.heal();
-    let v = f.wait_ok();
+    let v = f.wait_all();
     assert_eq!(v.status.slots.lost_total, 0);
     load.wait_more(SOME);
     let done = load.end();
@@ -117,7 +118,7 @@ fn s05_primary_cut_from_its_backup_only() {
     assert!(["n1", "n2", "n3"].iter().all(|n| is(&v, n, NodeState::Up)), "both reach the masters: nobody is dead");
     load.wait_more(SOME);
     f.net.heal();
-    let v = f.wait_ok();
+    let v = f.wait_all();
     assert_eq!(v.status.slots.lost_total, 0);
     assert!(f.events_of("node-dead").is_empty());
     let done = load.end();
@@ -145,7 +146,7 @@ fn s06_each_one_way_cut() {
         }
         std::thread::sleep(Duration::from_millis(3200));
         f.net.heal();
-        let v = f.wait_ok();
+        let v = f.wait_all();
         assert_eq!(v.status.slots.lost_total, 0, "case {case}");
     }
     load.wait_more(SOME);
@@ -175,7 +176,7 @@ fn s07_primary_backup_and_a_client_cut_off_together_then_healed() {
     assert!(!matches!(outside.set(&key, b"outside"), Outcome::Answer(_)), "nobody else may serve it");
     std::thread::sleep(Duration::from_secs(2));
     f.net.heal();
-    let v = f.wait_ok();
+    let v = f.wait_all();
     assert_eq!(v.status.slots.lost_total, 0, "the last holder came back");
     if matches!(served, Outcome::Answer(_)) {
         assert_eq!(outside.get(&key).as_deref(), Some(&b"inside"[..]));
@@ -199,7 +200,7 @@ fn s12_all_nodes_paused_10_s() {
     for n in f.nodes() {
         f.resume(&n);
     }
-    let v = f.wait_ok();
+    let v = f.wait_all();
     assert_eq!(v.status.slots.lost_total, 0, "all were only paused: {}", super::fleet::describe(&v));
     load.wait_more(SOME);
     let done = load.end();
@@ -279,10 +280,11 @@ fn s16_whole_cluster_restarted() {
     let load = f.load(Shape::default());
     load.wait_more(SOME);
     let done = load.end();
+    let before = f.wait_ok();
     let all: Vec<String> = f.masters().into_iter().chain(f.nodes()).collect();
     f.kill_all(&all.iter().map(String::as_str).collect::<Vec<_>>());
     f.start_all();
-    let v = f.wait_ok();
+    let v = f.wait_new_lives(&before);
     assert_eq!(v.status.slots.lost_total, SLOTS as u64, "everything was in memory");
     assert_eq!(f.events_of("slots-lost").len(), 1, "one event for all of it");
     let mut c = f.client();
@@ -298,7 +300,7 @@ fn s16_whole_cluster_restarted() {
         assert_eq!(f.wait_end(p), Some(0), "{p} ends by itself");
     }
     f.start_all();
-    let v = f.wait_ok();
+    let v = f.wait_new_lives(&v);
     assert_eq!(v.status.slots.lost_total, SLOTS as u64, "nothing more");
     assert_eq!(f.events_of("slots-lost").len(), 1);
     let load = f.load(Shape { prefix: "again-", ..Shape::default() });

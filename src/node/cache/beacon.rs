@@ -20,9 +20,9 @@ use crate::proto::id::Ref;
 /// Between two beacons.
 pub const BEACON_EVERY: Duration = Duration::from_millis(100);
 /// An answer that takes longer is of no use: the lease it would grant is over.
-const ANSWER_MAX: Duration = Duration::from_millis(super::slot::LEASE_MS);
+pub const ANSWER_MAX: Duration = Duration::from_millis(super::slot::LEASE_MS);
 /// Between two dials.
-const REDIAL: Duration = Duration::from_millis(50);
+pub const REDIAL: Duration = Duration::from_millis(50);
 
 /// Asks a peer for its lease for as long as it is a member.
 pub async fn run(node: Arc<Node>, peer: PeerRef) {
@@ -56,20 +56,40 @@ async fn ask(node: &Node, peer: &PeerRef) -> io::Result<()> {
         wire::send(&mut stream, &Frame::Beacon { n, cfg_index }).await?;
         let answer = timeout(ANSWER_MAX, answer(node, &mut stream, &mut inbox, n));
         let granted = answer.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        if granted > *node.cfg_index.borrow() {
-            // It knows more than this node: an answer above the own view counts for nothing. Take its view first.
+        if !take_answer(node, peer, sent, granted) {
             wire::send(&mut stream, &Frame::Pull { have: *node.cfg_index.borrow() }).await?;
             let pulled = timeout(ANSWER_MAX, view(node, &mut stream, &mut inbox));
             pulled.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
             continue;
         }
-        if peer.granted(sent, granted, Mono::now()) {
-            node.clients.nudge_all();
-            peer.copy_wake.notify_one();
-        }
         let rest = BEACON_EVERY.saturating_sub(begun.elapsed());
         let _ = timeout(rest, peer.beacon_wake.notified()).await;
     }
+}
+
+/// Takes the answer to a beacon that left at `sent`. False: the peer knows more than this node, and an answer above the own
+/// view counts for nothing; its view is to be taken first.
+pub fn take_answer(node: &Node, peer: &PeerRef, sent: Mono, cfg_index: u64) -> bool {
+    if cfg_index > *node.cfg_index.borrow() {
+        return false;
+    }
+    if peer.granted(sent, cfg_index, Mono::now()) {
+        node.clients.nudge_all();
+        peer.copy_wake.notify_one();
+    }
+    true
+}
+
+/// Promises what a beacon asks for; what to answer. None: no promise, hence no lease. The view must be taken in before this is
+/// answered, and where the sender stands at least reached.
+pub fn give_promise(node: &Node, from: &Ref) -> Option<u64> {
+    // A peer this node does not hold a record of gets none.
+    let peer = node.known_peer(from)?;
+    if node.stopped.load(Ordering::Acquire) {
+        return None;
+    }
+    peer.promise(Mono::now());
+    Some(*node.cfg_index.borrow())
 }
 
 /// Waits for the answer to beacon `n`; the peer may pull this node's view before it answers.
@@ -136,13 +156,7 @@ async fn promise(node: &Node, from: &Ref, stream: &mut TcpStream, inbox: &mut In
                 .await
                 .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         }
-        // A peer this node does not hold a record of gets no promise, hence no lease.
-        let Some(peer) = node.known_peer(from) else { continue };
-        if node.stopped.load(Ordering::Acquire) {
-            continue;
-        }
-        peer.promise(Mono::now());
-        let cfg_index = *node.cfg_index.borrow();
+        let Some(cfg_index) = give_promise(node, from) else { continue };
         wire::send(stream, &Frame::BeaconAck { n, cfg_index }).await?;
     }
 }

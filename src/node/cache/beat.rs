@@ -1,7 +1,7 @@
 //! The node's side of the masters: registers, beats every 250 ms, follows REFRESH_MASTER, pulls configurations, reports
 //! ready learners and stalled members. When its masters are gone it keeps serving and keeps trying all it knows, for ever.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -19,24 +19,26 @@ use crate::proto::control::{
 };
 use crate::proto::id::{HomeId, LeaderId, Ref};
 use crate::proto::net::conn::{Conn, ConnError, LineReader, LineWriter};
-use crate::proto::slot::{SLOTS, Slot};
+use crate::proto::slot::Slot;
 use crate::proto::stats::NodeStats;
 
 /// Between two heartbeats (PROTOCOL 4).
 pub const BEAT_EVERY: Duration = Duration::from_millis(250);
 /// A master that acks nothing for so long is left for another.
-const SILENCE_MAX: Duration = Duration::from_millis(1000);
+pub const SILENCE_MAX: Duration = Duration::from_millis(1000);
 /// How long a connect to a master may take.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 /// Between two tries, when no master leads.
-const RETRY: Duration = Duration::from_millis(20);
+pub const RETRY: Duration = Duration::from_millis(20);
 /// A member of `ack_set` that neither confirms nor renews its lease for so long is complained of (PROTOCOL 6).
 const STALL_MS: u64 = 2000;
 /// Looks for stalled peers further apart than this, milliseconds, were interrupted: this process was paused, or no master was
 /// there to complain to. Nobody is blamed for that time.
 const AWAY_MS: u64 = 1000;
+/// A name that another live node has is waited for so long, milliseconds: twice what it takes to give up a silent node.
+const IN_USE_MS: u64 = 5000;
 /// Slots that become ready are gathered for so long: thousands do at once while a node is rebuilt.
-const READY_EVERY: Duration = Duration::from_millis(20);
+pub const READY_EVERY: Duration = Duration::from_millis(20);
 /// Slots in one LEARNER_READY: bounds the line.
 const READY_MAX: usize = 8192;
 
@@ -58,20 +60,33 @@ pub struct Masters {
     next: usize,
     leader: Option<LeaderId>,
     hint: Option<String>,
+    /// Since when they say that another live node has this one's name.
+    in_use_since: Option<Mono>,
 }
 
 impl Masters {
     /// Those given at the start.
     pub fn new(addrs: Vec<String>) -> Self {
-        Self { addrs, next: 0, leader: None, hint: None }
+        Self { addrs, next: 0, leader: None, hint: None, in_use_since: None }
     }
 
-    fn pick(&mut self) -> String {
+    /// Where to try next.
+    pub fn pick(&mut self) -> String {
         if let Some(addr) = self.hint.take() {
             return addr;
         }
         self.next = (self.next + 1) % self.addrs.len().max(1);
         self.addrs.get(self.next).cloned().unwrap_or_default()
+    }
+
+    /// The next try goes there.
+    pub fn follow(&mut self, addr: String) {
+        self.hint = Some(addr);
+    }
+
+    /// The highest leader heard of.
+    pub fn leader(&self) -> Option<&LeaderId> {
+        self.leader.as_ref()
     }
 
     /// Takes a REFRESH_MASTER in; the address to go to, if it is news.
@@ -104,12 +119,12 @@ pub async fn run(node: Arc<Node>, home: HomeId, masters: &mut Masters) -> Ended 
             }
         };
         let (reader, writer) = conn.into_split();
-        let mut talk = Talk { node: &node, home, masters, addr: &addr, registered: &mut registered, writer };
+        let mut talk = Talk::new(node.clone(), home, masters, addr.clone(), &mut registered);
         tokio::select! {
-            end = talk.serve(reader) => match end {
+            end = serve(&mut talk, reader, writer) => match end {
                 Ok(Next::Go(to)) => {
                     debug!(from = %addr, %to, "following the leader");
-                    masters.hint = Some(to);
+                    masters.follow(to);
                 }
                 Ok(Next::Leave) => {}
                 Ok(Next::End(why)) => return why,
@@ -139,76 +154,128 @@ impl Looks {
     }
 }
 
-enum Next {
+/// What is to be done with a connection.
+#[derive(Debug)]
+pub enum Next {
+    /// The leader is there.
     Go(String),
+    /// Another master may know more.
     Leave,
+    /// This life has no more to say to masters.
     End(Ended),
 }
 
-struct Talk<'a> {
-    node: &'a Arc<Node>,
+/// One connection to a master without its socket: messages in, messages out. No I/O.
+pub struct Talk<'a> {
+    node: Arc<Node>,
     home: HomeId,
     masters: &'a mut Masters,
-    addr: &'a str,
+    addr: String,
     registered: &'a mut bool,
-    writer: LineWriter<OwnedWriteHalf>,
+    /// To be sent, in order.
+    pub out: Vec<Message>,
+    /// The master was not ready: register again after [`RETRY`].
+    pub register_soon: bool,
 }
 
-impl Talk<'_> {
-    async fn send(&mut self, message: &Message) -> Result<(), ConnError> {
-        let cluster = Some(self.node.cluster()).filter(|c| c.0 != 0);
-        self.writer.send(self.node.me.id.as_str(), cluster, 1, message).await
-    }
-
-    async fn serve(&mut self, mut reader: LineReader<OwnedReadHalf>) -> Result<Next, ConnError> {
-        let mut tick = interval(BEAT_EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut heard = Instant::now();
-        let mut report_at = None;
-        if !*self.registered {
-            self.register().await?;
+async fn serve(
+    talk: &mut Talk<'_>,
+    mut reader: LineReader<OwnedReadHalf>,
+    mut writer: LineWriter<OwnedWriteHalf>,
+) -> Result<Next, ConnError> {
+    let mut tick = interval(BEAT_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
+    let mut report_at = None;
+    let node = talk.node.clone();
+    talk.begin();
+    loop {
+        let cluster = Some(node.cluster()).filter(|c| c.0 != 0);
+        for message in talk.out.drain(..) {
+            writer.send(node.me.id.as_str(), cluster, 1, &message).await?;
         }
-        let node = self.node.clone();
-        loop {
-            tokio::select! {
-                got = reader.recv() => {
-                    let Some(incoming) = got? else { return Ok(Next::Leave) };
-                    match incoming.message {
-                        Ok(m) => {
-                            if matches!(m, Message::KeepAliveAck(_) | Message::Added(_)) {
-                                heard = Instant::now();
-                            }
-                            if let Some(next) = self.take(m).await? {
-                                return Ok(next);
-                            }
+        if std::mem::take(&mut talk.register_soon) {
+            sleep(RETRY).await;
+            talk.register();
+            continue;
+        }
+        tokio::select! {
+            got = reader.recv() => {
+                let Some(incoming) = got? else { return Ok(Next::Leave) };
+                match incoming.message {
+                    Ok(m) => {
+                        if matches!(m, Message::KeepAliveAck(_) | Message::Added(_)) {
+                            heard = Instant::now();
                         }
-                        Err(f) => debug!(addr = self.addr, error = %f, "a message this node does not know"),
+                        match talk.take(m) {
+                            // A planned stop is confirmed before the connection ends.
+                            Some(Next::End(why)) => {
+                                for message in talk.out.drain(..) {
+                                    writer.send(node.me.id.as_str(), cluster, 1, &message).await?;
+                                }
+                                return Ok(Next::End(why));
+                            }
+                            Some(next) => return Ok(next),
+                            None => {}
+                        }
                     }
+                    Err(f) => debug!(addr = talk.addr, error = %f, "a message this node does not know"),
                 }
-                _ = tick.tick() => {
-                    if heard.elapsed() > SILENCE_MAX {
-                        return Ok(Next::Leave);
-                    }
-                    if *self.registered {
-                        self.beat().await?;
-                        self.report_ready().await?;
-                        self.complain().await?;
-                    }
+            }
+            _ = tick.tick() => {
+                if heard.elapsed() > SILENCE_MAX {
+                    return Ok(Next::Leave);
                 }
-                () = node.behind.notified() => self.pull().await?,
-                () = node.ready.notified(), if report_at.is_none() => report_at = Some(Instant::now() + READY_EVERY),
-                () = sleep_until(report_at.unwrap_or(heard)), if report_at.is_some() => {
-                    report_at = None;
-                    self.report_ready().await?;
-                }
+                talk.tick();
+            }
+            () = node.behind.notified() => talk.pull(),
+            () = node.ready.notified(), if report_at.is_none() => report_at = Some(Instant::now() + READY_EVERY),
+            () = sleep_until(report_at.unwrap_or(heard)), if report_at.is_some() => {
+                report_at = None;
+                talk.report_ready();
             }
         }
     }
+}
 
-    async fn register(&mut self) -> Result<(), ConnError> {
-        let c = &self.node.config;
+impl<'a> Talk<'a> {
+    /// For a connection that is open.
+    pub fn new(
+        node: Arc<Node>,
+        home: HomeId,
+        masters: &'a mut Masters,
+        addr: String,
+        registered: &'a mut bool,
+    ) -> Self {
+        Self { node, home, masters, addr, registered, out: Vec::new(), register_soon: false }
+    }
+
+    fn say(&mut self, message: Message) {
+        self.out.push(message);
+    }
+
+    /// The connection is open.
+    pub fn begin(&mut self) {
+        if !*self.registered {
+            self.register();
+        }
+    }
+
+    /// Every [`BEAT_EVERY`].
+    pub fn tick(&mut self) {
+        if *self.registered {
+            self.beat();
+            self.report_ready();
+            self.complain();
+        }
+    }
+
+    /// Says who this is.
+    pub fn register(&mut self) {
+        let node = self.node.clone();
+        let c = &node.config;
         let (addr, peer_addr) = c.announced();
-        self.send(&Message::AddCacheServer(AddCacheServer {
+        self.say(Message::AddCacheServer(AddCacheServer {
             node: self.node.me.clone(),
             home: self.home,
             addr,
@@ -216,41 +283,43 @@ impl Talk<'_> {
             zone: c.zone.clone(),
             weight: c.weight,
             standby: c.standby,
-        }))
-        .await
+        }));
     }
 
-    async fn beat(&mut self) -> Result<(), ConnError> {
+    fn beat(&mut self) {
         let beat = KeepAlive {
             node: self.node.me.clone(),
             cfg_index: *self.node.cfg_index.borrow(),
             leader: self.masters.leader.clone(),
             stats: self.node.stats(),
         };
-        self.send(&Message::KeepAlive(beat)).await
+        self.say(Message::KeepAlive(beat));
     }
 
-    async fn pull(&mut self) -> Result<(), ConnError> {
+    /// Asks for the configuration.
+    pub fn pull(&mut self) {
         let have = *self.node.cfg_index.borrow();
-        self.send(&Message::RefreshIp(RefreshIp { have, iplist: Vec::new(), view: None })).await
+        self.say(Message::RefreshIp(RefreshIp { have, iplist: Vec::new(), view: None }));
     }
 
-    async fn take(&mut self, m: Message) -> Result<Option<Next>, ConnError> {
+    /// Takes what the master says; what to do with the connection, if anything.
+    pub fn take(&mut self, m: Message) -> Option<Next> {
         match m {
             Message::Added(a) => {
                 *self.registered = true;
+                self.masters.in_use_since = None;
                 info!(cluster = %a.cluster_id, epoch = a.view.cfg_index, "registered");
                 self.node.absorb(&a.view);
-                self.beat().await?;
+                self.beat();
             }
             Message::KeepAliveAck(ack) => {
                 if Some(&ack.leader) < self.masters.leader.as_ref() {
                     // A former leader that does not know it yet.
-                    return Ok(Some(Next::Leave));
+                    return Some(Next::Leave);
                 }
                 self.masters.leader = Some(ack.leader);
                 if ack.cfg_index > *self.node.cfg_index.borrow() {
-                    self.pull().await?;
+                    self.pull();
                 }
             }
             Message::RefreshIp(RefreshIp { view: Some(view), .. }) => {
@@ -258,83 +327,88 @@ impl Talk<'_> {
             }
             Message::RefreshMaster(m) => {
                 let to = self.masters.learn(&m);
-                return Ok(match to {
+                return match to {
                     Some(to) if to != self.addr => Some(Next::Go(to)),
                     // Nobody leads, or not yet: another master may know more.
                     None if m.leader.is_none() => Some(Next::Leave),
                     _ => {
                         // It is the one, but was not ready when asked.
-                        if !*self.registered {
-                            sleep(RETRY).await;
-                            self.register().await?;
-                        }
+                        self.register_soon = !*self.registered;
                         None
                     }
-                });
+                };
             }
-            Message::Stop(order) => return self.stop(order).await,
+            Message::Stop(order) => return self.stop(order),
             Message::Error(f) if f.code == "NOT_A_MEMBER" => {
                 *self.registered = false;
-                self.register().await?;
+                self.register();
             }
-            Message::Error(f) if f.code == "ID_TAKEN" => return Ok(Some(Next::End(Ended::Refused(f.to_string())))),
+            Message::Error(f) if f.code == "ID_IN_USE" => {
+                // It may be this node's own former life, on a host that died: that is over soon.
+                let now = Mono::now();
+                let since = *self.masters.in_use_since.get_or_insert_with(|| {
+                    warn!(addr = self.addr, error = %f, "the name is taken; trying on for a moment");
+                    now
+                });
+                let over = now.ms_since(since) >= IN_USE_MS;
+                return Some(if over { Next::End(Ended::Refused(f.to_string())) } else { Next::Leave });
+            }
             Message::Error(f) => {
                 warn!(addr = self.addr, code = f.code, error = %f, "a master answered with an error");
                 if !*self.registered {
-                    return Ok(Some(Next::Leave));
+                    return Some(Next::Leave);
                 }
             }
             _ => {}
         }
-        Ok(None)
+        None
     }
 
-    async fn stop(&mut self, order: StopOrder) -> Result<Option<Next>, ConnError> {
+    fn stop(&mut self, order: StopOrder) -> Option<Next> {
         if order.cfg_index > *self.node.cfg_index.borrow() {
             // Only a view can order it: pull it; the order is repeated.
-            self.pull().await?;
-            return Ok(None);
+            self.pull();
+            return None;
         }
         if !self.node.view().stopping {
-            return Ok(None);
+            return None;
         }
         self.node.stopped.store(true, Ordering::Release);
         self.node.halt();
         let me = self.node.me.clone();
-        self.send(&Message::Stop(StopOrder { cfg_index: order.cfg_index, node: Some(me) })).await?;
+        self.say(Message::Stop(StopOrder { cfg_index: order.cfg_index, node: Some(me) }));
         info!("stopped by plan");
-        Ok(Some(Next::End(Ended::Stopped)))
+        Some(Next::End(Ended::Stopped))
     }
 
-    async fn report_ready(&mut self) -> Result<(), ConnError> {
+    /// Reports learners that are counted and complete.
+    pub fn report_ready(&mut self) {
         let ready = self.node.ready_learners();
         for (learner, slots) in ready {
             let primary = self.node.me.clone();
             for part in slots.chunks(READY_MAX) {
                 let m = LearnerReady { primary: primary.clone(), learner: learner.clone(), slots: part.to_vec() };
-                self.send(&Message::LearnerReady(m)).await?;
+                self.say(Message::LearnerReady(m));
             }
         }
-        Ok(())
     }
 
-    async fn complain(&mut self) -> Result<(), ConnError> {
+    fn complain(&mut self) {
         for (about, for_ms) in self.node.stalled() {
             warn!(peer = %about, for_ms, "a backup neither confirms nor renews its lease");
             let from = self.node.me.clone();
-            self.send(&Message::Complain(Complain { from, about, for_ms })).await?;
+            self.say(Message::Complain(Complain { from, about, for_ms }));
         }
-        Ok(())
     }
 }
 
 impl Node {
     /// Learners that hold everything and are counted: per learner (slot, cver, since).
-    pub fn ready_learners(&self) -> HashMap<Ref, Vec<(Slot, u64, u64)>> {
-        let mut out: HashMap<Ref, Vec<(Slot, u64, u64)>> = HashMap::new();
+    pub fn ready_learners(&self) -> BTreeMap<Ref, Vec<(Slot, u64, u64)>> {
+        let mut out: BTreeMap<Ref, Vec<(Slot, u64, u64)>> = BTreeMap::new();
         for (n, shard) in self.shards.iter().enumerate() {
             let shard = lock(shard);
-            for s in (n..SLOTS).step_by(self.shards.len()) {
+            for s in (n..shard.slots()).step_by(self.shards.len()) {
                 let slot = Slot(s as u16);
                 for (learner, cver, since) in shard.slot(slot).ready_learners() {
                     out.entry(learner.clone()).or_default().push((slot, cver, since));
@@ -369,7 +443,7 @@ impl Node {
     fn counts(&self, peer: &Ref) -> bool {
         self.shards.iter().enumerate().any(|(n, shard)| {
             let shard = lock(shard);
-            (n..SLOTS).step_by(self.shards.len()).any(|s| {
+            (n..shard.slots()).step_by(self.shards.len()).any(|s| {
                 let slot = shard.slot(Slot(s as u16));
                 slot.rank() == Rank::Primary
                     && slot.targets().iter().any(|t| &t.node == peer && (t.in_ack_set() || t.broken))

@@ -9,34 +9,72 @@ use tokio::time::timeout;
 use super::node::Node;
 use super::peer::PeerRef;
 use super::shard::lock;
+use crate::proto::frame::Stream;
 
 /// How often copies that wait for a lease or for quota are tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
 /// Runs for as long as the peer is a member.
 pub async fn run(node: Arc<Node>, peer: PeerRef) {
+    let mut copying = Copying::default();
     while !peer.gone.load(Ordering::Acquire) {
-        let waiting = !lock(&peer.uncounted).is_empty();
-        let job = may_open(&node, &peer).then(|| lock(&peer.jobs).pop_front()).flatten();
-        let Some(slot) = job else {
-            let idle = if waiting || !lock(&peer.jobs).is_empty() { RETRY } else { Duration::from_secs(1) };
-            let _ = timeout(idle, peer.copy_wake.notified()).await;
-            count_again(&node, &peer);
-            continue;
-        };
-        room(&peer).await;
-        let opened = lock(node.shard(slot)).open_copy(slot, &peer);
-        let Some(stream) = opened else { continue };
-        let mut cursor = 0;
-        loop {
-            let next = lock(node.shard(slot)).copy_chunk(&peer, &stream, cursor);
-            match next {
-                Some(0) | None => break,
-                Some(next) => cursor = next,
+        match copying.step(&node, &peer) {
+            Step::Sent => tokio::task::yield_now().await,
+            Step::Full => drop(timeout(RETRY, peer.copy_wake.notified()).await),
+            Step::Idle { soon } => {
+                let idle = if soon { RETRY } else { Duration::from_secs(1) };
+                drop(timeout(idle, peer.copy_wake.notified()).await);
+                count_again(&node, &peer);
             }
-            room(&peer).await;
-            tokio::task::yield_now().await;
         }
+    }
+}
+
+/// The copies to one peer, one slot after another. No I/O: chunks go into the peer's queue.
+#[derive(Debug, Default)]
+pub struct Copying {
+    /// The slot being copied, and how far it is.
+    current: Option<(Stream, u64)>,
+}
+
+/// What one step of copying came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Something was queued, or skipped.
+    Sent,
+    /// The window is full.
+    Full,
+    /// Nothing may be copied now.
+    Idle {
+        /// Something waits for a lease or for quota.
+        soon: bool,
+    },
+}
+
+impl Copying {
+    /// Opens the next copy or queues its next chunk.
+    pub fn step(&mut self, node: &Node, peer: &PeerRef) -> Step {
+        let room = lock(&peer.queue).copy_room();
+        if let Some((stream, cursor)) = self.current {
+            if !room {
+                return Step::Full;
+            }
+            let next = lock(node.shard(stream.slot)).copy_chunk(peer, &stream, cursor);
+            self.current = next.filter(|next| *next != 0).map(|next| (stream, next));
+            return Step::Sent;
+        }
+        let waiting = !lock(&peer.uncounted).is_empty();
+        if !may_open(node, peer) || lock(&peer.jobs).is_empty() {
+            return Step::Idle { soon: waiting || !lock(&peer.jobs).is_empty() };
+        }
+        if !room {
+            return Step::Full;
+        }
+        if let Some(slot) = lock(&peer.jobs).pop_front() {
+            let opened = lock(node.shard(slot)).open_copy(slot, peer);
+            self.current = opened.map(|stream| (stream, 0));
+        }
+        Step::Sent
     }
 }
 
@@ -46,14 +84,8 @@ fn may_open(node: &Node, peer: &PeerRef) -> bool {
     credit.cfg_index >= *node.cfg_index.borrow() && node.budget.group_used(peer.group) <= credit.bytes
 }
 
-/// Waits until another chunk may be on its way.
-async fn room(peer: &PeerRef) {
-    while !lock(&peer.queue).copy_room() && !peer.gone.load(Ordering::Acquire) {
-        let _ = timeout(RETRY, peer.copy_wake.notified()).await;
-    }
-}
-
-fn count_again(node: &Node, peer: &PeerRef) {
+/// Counts learners whose copy arrived before their lease was held.
+pub fn count_again(node: &Node, peer: &PeerRef) {
     let streams = std::mem::take(&mut *lock(&peer.uncounted));
     let turn = node.turn();
     for stream in streams {

@@ -31,7 +31,7 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
             Ok((stream, inbox)) => {
                 debug!(peer = %peer.node, "link up");
                 wait = REDIAL.0;
-                let why = Link { node: &node, peer: &peer, inbox, done: Vec::new() }.serve(stream).await;
+                let why = Link::new(&node, &peer, inbox).serve(stream).await;
                 debug!(peer = %peer.node, error = %why, "link down");
             }
             Err(e) => debug!(peer = %peer.node, error = %e, "no link"),
@@ -53,22 +53,29 @@ async fn connect(node: &Node, peer: &PeerRef) -> io::Result<(TcpStream, Inbox)> 
     let mut stream = wire::dial(&peer.addr, &hello).await?;
     let mut inbox = Inbox::default();
     let welcome = async {
-        loop {
-            match inbox.frame().map_err(io::Error::other)? {
-                Some(Frame::Refuse { link_seq, why }) => on_refuse(node, peer, link_seq, why),
-                Some(Frame::Welcome { received }) => return Ok(received),
-                Some(_) => return Err(wire::refused("unwelcome")),
-                None => inbox.fill(&mut stream).await?,
-            }
+        while !take_welcome(node, peer, &mut inbox)? {
+            inbox.fill(&mut stream).await?;
         }
+        Ok::<(), io::Error>(())
     };
-    let received = tokio::time::timeout(wire::GREETING_MAX, welcome)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let mut done = Vec::new();
-    on_ack(node, peer, received, &mut done);
-    lock(&peer.queue).rewind();
+    tokio::time::timeout(wire::GREETING_MAX, welcome).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     Ok((stream, inbox))
+}
+
+/// Takes the answer to HELLO: what the receiver took so far is acked, the rest goes out again. False: it is not whole yet.
+pub fn take_welcome(node: &Node, peer: &PeerRef, inbox: &mut Inbox) -> io::Result<bool> {
+    loop {
+        match inbox.frame().map_err(io::Error::other)? {
+            Some(Frame::Refuse { link_seq, why }) => on_refuse(node, peer, link_seq, why),
+            Some(Frame::Welcome { received }) => {
+                on_ack(node, peer, received, &mut Vec::new());
+                lock(&peer.queue).rewind();
+                return Ok(true);
+            }
+            Some(_) => return Err(wire::refused("unwelcome")),
+            None => return Ok(false),
+        }
+    }
 }
 
 struct Link<'a> {
@@ -76,23 +83,73 @@ struct Link<'a> {
     peer: &'a PeerRef,
     inbox: Inbox,
     done: Vec<InFlight>,
+    out: Outgoing,
 }
 
-impl Link<'_> {
+/// What goes out before the queue: only ever started at a frame's boundary.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    head: Vec<u8>,
+    /// The clock last told.
+    clock: u64,
+}
+
+impl Outgoing {
+    /// Writes what is queued; whether the socket is full.
+    pub fn flush(
+        &mut self,
+        peer: &PeerRef,
+        mut write: impl FnMut(&[io::IoSlice<'_>]) -> io::Result<usize>,
+    ) -> io::Result<bool> {
+        let Self { head, clock } = self;
+        let mut queue = lock(&peer.queue);
+        loop {
+            let (a, b) = queue.pending();
+            if head.is_empty() && queue.at_boundary() {
+                let now = Mono::now().0 / 1_000_000;
+                if !a.is_empty() && now >= *clock + NOW_STEP_MS {
+                    *clock = now;
+                    frame::put(head, &Frame::Now(now));
+                }
+                // Behind every DEL that made it true.
+                if a.is_empty() && peer.quota_met.swap(false, Ordering::AcqRel) {
+                    frame::put(head, &Frame::QuotaAck { bytes: lock(&peer.credit).bytes });
+                }
+            }
+            if head.is_empty() && a.is_empty() {
+                return Ok(false);
+            }
+            let parts = [io::IoSlice::new(head), io::IoSlice::new(a), io::IoSlice::new(b)];
+            match write(&parts) {
+                Ok(n) => {
+                    let of_head = n.min(head.len());
+                    head.drain(..of_head);
+                    queue.wrote(n - of_head);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}
+
+impl<'a> Link<'a> {
+    fn new(node: &'a Node, peer: &'a PeerRef, inbox: Inbox) -> Self {
+        Self { node, peer, inbox, done: Vec::new(), out: Outgoing::default() }
+    }
+
     async fn serve(mut self, stream: TcpStream) -> io::Error {
-        // What goes out before the queue: only ever started at a frame's boundary.
-        let mut head: Vec<u8> = Vec::new();
-        let mut clock = 0u64;
         // The quota may have come in one piece with the welcome: nothing else need ever arrive if it is not taken now, for
         // without a quota nothing is written and so nothing acked.
-        if let Err(e) = self.take() {
+        if let Err(e) = take(self.node, self.peer, &mut self.inbox, &mut self.done) {
             return e;
         }
         loop {
             if self.peer.gone.load(Ordering::Acquire) {
                 return wire::refused("no member any more");
             }
-            let blocked = match self.flush(&stream, &mut head, &mut clock) {
+            let written = self.out.flush(self.peer, |parts| stream.try_write_vectored(parts));
+            let blocked = match written {
                 Ok(blocked) => blocked,
                 Err(e) => return e,
             };
@@ -112,73 +169,41 @@ impl Link<'_> {
         }
     }
 
-    /// Writes what is queued; whether the socket is full.
-    fn flush(&self, stream: &TcpStream, head: &mut Vec<u8>, clock: &mut u64) -> io::Result<bool> {
-        let mut queue = lock(&self.peer.queue);
-        loop {
-            let (a, b) = queue.pending();
-            if head.is_empty() && queue.at_boundary() {
-                let now = Mono::now().0 / 1_000_000;
-                if !a.is_empty() && now >= *clock + NOW_STEP_MS {
-                    *clock = now;
-                    frame::put(head, &Frame::Now(now));
-                }
-                // Behind every DEL that made it true.
-                if a.is_empty() && self.peer.quota_met.swap(false, Ordering::AcqRel) {
-                    frame::put(head, &Frame::QuotaAck { bytes: lock(&self.peer.credit).bytes });
-                }
-            }
-            if head.is_empty() && a.is_empty() {
-                return Ok(false);
-            }
-            let parts = [io::IoSlice::new(head), io::IoSlice::new(a), io::IoSlice::new(b)];
-            match stream.try_write_vectored(&parts) {
-                Ok(n) => {
-                    let of_head = n.min(head.len());
-                    head.drain(..of_head);
-                    queue.wrote(n - of_head);
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
-                Err(e) => return Err(e),
-            }
-        }
-    }
-
     /// Reads what arrived and takes it.
     fn read(&mut self, stream: &TcpStream) -> io::Result<()> {
         match self.inbox.try_fill(stream) {
             Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(_) => self.take(),
+            Ok(_) => take(self.node, self.peer, &mut self.inbox, &mut self.done),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(()),
             Err(e) => Err(e),
         }
     }
+}
 
-    /// Takes what was read.
-    fn take(&mut self) -> io::Result<()> {
-        let (mut acked, mut quota) = (None, None);
-        while let Some(f) = self.inbox.frame().map_err(io::Error::other)? {
-            match f {
-                Frame::Ack { link_seq } => acked = Some(link_seq),
-                Frame::Refuse { link_seq, why } => on_refuse(self.node, self.peer, link_seq, why),
-                Frame::Quota { bytes, target, cfg_index } => {
-                    quota = Some(Credit { bytes, target, cfg_index, owed: true });
-                }
-                _ => return Err(io::Error::other(frame::BadFrame)),
+/// Takes what was read.
+pub fn take(node: &Node, peer: &PeerRef, inbox: &mut Inbox, done: &mut Vec<InFlight>) -> io::Result<()> {
+    let (mut acked, mut quota) = (None, None);
+    while let Some(f) = inbox.frame().map_err(io::Error::other)? {
+        match f {
+            Frame::Ack { link_seq } => acked = Some(link_seq),
+            Frame::Refuse { link_seq, why } => on_refuse(node, peer, link_seq, why),
+            Frame::Quota { bytes, target, cfg_index } => {
+                quota = Some(Credit { bytes, target, cfg_index, owed: true });
             }
+            _ => return Err(io::Error::other(frame::BadFrame)),
         }
-        if let Some(link_seq) = acked {
-            on_ack(self.node, self.peer, link_seq, &mut self.done);
-        }
-        if let Some(credit) = quota {
-            *lock(&self.peer.credit) = credit;
-            self.node.budget.set_credit(self.peer.group, credit.bytes);
-            self.node.fit(self.peer);
-            self.peer.copy_wake.notify_one();
-            self.node.clients.nudge_all();
-        }
-        Ok(())
     }
+    if let Some(link_seq) = acked {
+        on_ack(node, peer, link_seq, done);
+    }
+    if let Some(credit) = quota {
+        *lock(&peer.credit) = credit;
+        node.budget.set_credit(peer.group, credit.bytes);
+        node.fit(peer);
+        peer.copy_wake.notify_one();
+        node.clients.nudge_all();
+    }
+    Ok(())
 }
 
 fn on_refuse(node: &Node, peer: &PeerRef, link_seq: u64, why: Refusal) {
@@ -223,10 +248,15 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
 
-    use super::super::peer::Peer;
     use super::*;
+    use crate::node::cache::node::Inbound;
+    use crate::node::cache::peer::{Peer, Queue};
+    use crate::node::cache::replica::Replica;
     use crate::node::config::NodeConfig;
-    use crate::proto::id::{Incarnation, NodeId, Ref};
+    use crate::proto::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
+    use crate::proto::slot::SLOTS;
+    use crate::proto::status::NodeState;
+    use crate::proto::view::{Config, Member, View};
 
     fn life(id: &str) -> Ref {
         Ref { id: NodeId::new(id).unwrap(), incarnation: Incarnation(1) }
@@ -282,5 +312,63 @@ mod tests {
         assert!(matches!(frame::take(&answer), Ok(Some((Frame::QuotaAck { bytes: 4096 }, _)))));
         assert_eq!(lock(&peer.credit).bytes, 4096);
         link.abort();
+    }
+
+    fn view(index: u64, n2: NodeState) -> View {
+        let mut cfg = Config::empty(ClusterId(7), SLOTS);
+        cfg.cfg_index = index;
+        for (id, state) in [("n1", NodeState::Up), ("n2", n2)] {
+            let r = life(id);
+            let member = Member {
+                incarnation: r.incarnation,
+                home: HomeId(1),
+                addr: "127.0.0.1:1".into(),
+                peer_addr: "127.0.0.1:2".into(),
+                state,
+                zone: String::new(),
+                weight: 1.0,
+            };
+            cfg.members.insert(r.id, member);
+        }
+        cfg.since(0)
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_gets_new_links_and_its_promise_binds_on() {
+        let node = node();
+        node.absorb(&view(1, NodeState::Up));
+        let first = node.known_peer(&life("n2")).unwrap();
+        first.promise(Mono::now());
+        let promised = first.promised();
+        // The promise keeps the handle known, but its links have ended.
+        node.absorb(&view(2, NodeState::Dead));
+        assert!(first.gone.load(Ordering::Acquire));
+        node.absorb(&view(3, NodeState::Up));
+        let second = node.known_peer(&life("n2")).unwrap();
+        assert!(!second.gone.load(Ordering::Acquire), "its links run");
+        assert_eq!(second.promised(), promised);
+        assert!(lock(&second.queue).acked() > lock(&first.queue).acked(), "another session");
+    }
+
+    #[test]
+    fn another_session_starts_anew_and_the_same_one_goes_on() {
+        let node = node();
+        node.absorb(&view(1, NodeState::Up));
+        let peer = node.known_peer(&life("n2")).unwrap();
+        let state: Arc<std::sync::Mutex<Inbound>> = Arc::default();
+        let welcome = |acked: u64| {
+            let r = Replica::welcome(node.clone(), peer.clone(), state.clone(), acked, Inbox::default());
+            match frame::take(&r.out) {
+                Ok(Some((Frame::Welcome { received }, _))) => received,
+                other => panic!("{other:?}"),
+            }
+        };
+        let base = lock(&peer.queue).acked();
+        assert_eq!(welcome(base), base, "nothing came yet");
+        lock(&state).received = base + 57;
+        assert_eq!(welcome(base + 40), base + 57, "acks were lost, frames were not");
+        let mut next = Queue::default();
+        next.begin(2);
+        assert_eq!(welcome(next.acked()), next.acked(), "frames of the new session are not taken for old ones");
     }
 }

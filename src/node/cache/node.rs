@@ -1,14 +1,14 @@
 //! What the threads of one life of a node share, and how it takes in a new configuration (on the control thread only).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
-use super::clients::Clients;
 use super::beat::Looks;
+use super::clients::Clients;
 use super::command::{self, ClusterView, Settings, Slowlog};
 use super::host::Calls;
 use super::peer::{Peer, PeerRef};
@@ -53,11 +53,11 @@ pub struct Node {
     view: RwLock<Arc<Config>>,
     /// `cfg_index` of the view; changes after every slot took it in.
     pub cfg_index: watch::Sender<u64>,
-    peers: Mutex<HashMap<Ref, PeerRef>>,
+    peers: Mutex<BTreeMap<Ref, PeerRef>>,
     /// Peers whose link and beacon are to be started.
     new_peers: mpsc::UnboundedSender<PeerRef>,
     /// Data frames taken from each peer.
-    pub inbound: Mutex<HashMap<Ref, Arc<Mutex<Inbound>>>>,
+    pub inbound: Mutex<BTreeMap<Ref, Arc<Mutex<Inbound>>>>,
     /// Someone showed a view or asks for more than this node has: pull from the masters.
     pub behind: Notify,
     /// Some learner holds everything: report it.
@@ -88,6 +88,8 @@ pub struct Node {
     /// The configuration as clients are told of it, and its `cfg_index`.
     pub cluster_cache: Mutex<Option<(u64, Arc<ClusterView>)>>,
     wall_offset: AtomicU64,
+    /// Streams begun to any peer in this life.
+    sessions: AtomicU64,
     /// Since when this node looks for stalled peers without a break.
     pub looks: Mutex<Looks>,
 }
@@ -97,7 +99,7 @@ pub struct Node {
 pub struct Inbound {
     /// Only the newest connection may bring frames.
     pub generation: u64,
-    /// Last `link_seq` taken or refused.
+    /// Last `link_seq` taken or refused, of the newest session.
     pub received: u64,
     /// Refused frames that the sender may not have been told of.
     pub refusals: Vec<(u64, Refusal)>,
@@ -106,12 +108,23 @@ pub struct Inbound {
 impl Node {
     /// A life that knows no configuration yet. New peers are announced on the channel.
     pub fn new(me: Ref, config: NodeConfig, new_peers: mpsc::UnboundedSender<PeerRef>) -> Self {
+        Self::sized(me, config, new_peers, SLOTS, Store::new)
+    }
+
+    /// As [`Node::new`], with fewer slots and stores of the caller's making: for simulations.
+    pub fn sized(
+        me: Ref,
+        config: NodeConfig,
+        new_peers: mpsc::UnboundedSender<PeerRef>,
+        slots: usize,
+        store: impl Fn(Arc<Budget>) -> Store,
+    ) -> Self {
         // One shard per thread would make every cross-thread command wait; several per thread keep the locks short of waiters.
         let count = if config.threads == 1 { 1 } else { config.threads * 4 };
         let budget = Budget::new(config.memory);
         let standalone = config.standalone;
-        let shards = (0..count).map(|_| Mutex::new(Shard::new(Store::new(budget.clone()), standalone))).collect();
-        let view = if standalone { standalone_view(&me, &config) } else { Config::default() };
+        let shards = (0..count).map(|_| Mutex::new(Shard::new(store(budget.clone()), slots, standalone))).collect();
+        let view = if standalone { standalone_view(&me, &config) } else { Config::empty(ClusterId(0), slots) };
         let settings = Settings {
             maxmemory: config.memory,
             maxclients: CLIENTS_MAX,
@@ -126,7 +139,7 @@ impl Node {
             budget,
             counters: Counters::default(),
             clients: Clients::default(),
-            view: RwLock::default(),
+            view: RwLock::new(Arc::new(Config::empty(ClusterId(0), slots))),
             cfg_index: watch::Sender::new(view.cfg_index),
             peers: Mutex::default(),
             new_peers,
@@ -147,6 +160,7 @@ impl Node {
             calls: command::all().iter().map(|_| Calls::default()).collect(),
             cluster_cache: Mutex::default(),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
+            sessions: AtomicU64::new(0),
             looks: Mutex::default(),
         };
         if standalone {
@@ -195,15 +209,21 @@ impl Node {
     /// The handle of a peer, made when first asked for.
     fn peer(&self, node: &Ref, view: &Config) -> PeerRef {
         let mut peers = lock(&self.peers);
-        if let Some(p) = peers.get(node) {
-            return p.clone();
-        }
+        let former = match peers.get(node) {
+            Some(p) if !p.gone.load(Ordering::Acquire) => return p.clone(),
+            former => former.cloned(),
+        };
         let addr = view.member(node).map(|m| m.peer_addr.clone()).unwrap_or_default();
         let used: Vec<u8> = peers.values().map(|p| p.group).collect();
         let group = (1..=GROUPS as u8).find(|g| !used.contains(g)).unwrap_or(1);
         // The number may have been another's: its credit does not go on.
         self.budget.set_credit(group, 0);
         let p = Arc::new(Peer::new(node.clone(), addr, group));
+        lock(&p.queue).begin(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
+        if let Some(former) = former {
+            // It was given up and came back: its links have ended, what was promised to it still binds.
+            p.promised_before(former.promised());
+        }
         peers.insert(node.clone(), p.clone());
         // The receiver lives as long as this life; afterwards nobody needs links.
         let _ = self.new_peers.send(p.clone());
@@ -249,12 +269,13 @@ impl Node {
             self.peer(&node, &new);
         }
         let promised = |r: &Ref| self.known_peer(r).map_or(Mono(0), |p| p.promised());
-        let mut copies: HashMap<Ref, Vec<Slot>> = HashMap::new();
+        let mut copies: BTreeMap<Ref, Vec<Slot>> = BTreeMap::new();
         let (mut gained, mut lost) = (0u32, 0u32);
         for (n, shard) in self.shards.iter().enumerate() {
             let mut shard = lock(shard);
             shard.config = new.clone();
-            for s in (n..SLOTS).step_by(self.shards.len()).filter(|&s| new.slots[s].cver != old_cver(&old, s)) {
+            for s in (n..new.slots.len()).step_by(self.shards.len()).filter(|&s| new.slots[s].cver != old_cver(&old, s))
+            {
                 let slot = Slot(s as u16);
                 let was = shard.slot(slot).rank();
                 let change = shard.reconfigure(slot, &new.slots[s], &self.me, now, promised, |r| self.peer(r, &new));
@@ -313,7 +334,7 @@ impl Node {
     pub fn requota(&self) {
         let view = self.view();
         let mut mine = 0u64;
-        let mut theirs: HashMap<&Ref, u64> = HashMap::new();
+        let mut theirs: BTreeMap<&Ref, u64> = BTreeMap::new();
         for s in &view.slots {
             match &s.primary {
                 Some(p) if *p == self.me => mine += 1,

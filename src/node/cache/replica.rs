@@ -18,7 +18,7 @@ use crate::proto::frame::{self, BadFrame, Frame, Refusal, Stream};
 use crate::proto::id::Ref;
 
 /// How long a frame of a configuration not known here yet may hold up its link.
-const CATCH_UP: Duration = Duration::from_secs(5);
+pub const CATCH_UP: Duration = Duration::from_secs(5);
 /// Refusals remembered for a sender that did not see them; above it the oldest connection's worth is dropped with the link.
 const REFUSALS_MAX: usize = 1 << 16;
 
@@ -29,24 +29,11 @@ pub async fn serve(node: Arc<Node>, from: Ref, acked: u64, mut stream: TcpStream
         Some(p) => p,
         None => return debug!(peer = %from, "a peer this node does not know of"),
     };
-    let (generation, hello) = {
-        let mut s = lock(&state);
-        s.generation += 1;
-        s.refusals.retain(|(link_seq, _)| *link_seq > acked);
-        let mut out = Vec::new();
-        for (link_seq, why) in &s.refusals {
-            frame::put(&mut out, &Frame::Refuse { link_seq: *link_seq, why: *why });
-        }
-        frame::put(&mut out, &Frame::Welcome { received: s.received });
-        (s.generation, out)
-    };
     use tokio::io::AsyncWriteExt;
-    if let Err(e) = stream.write_all(&hello).await {
+    let mut replica = Replica::welcome(node, peer, state, acked, inbox);
+    if let Err(e) = stream.write_all(&std::mem::take(&mut replica.out)).await {
         return debug!(peer = %from, error = %e, "greeting failed");
     }
-    // A new connection was told of no quota.
-    *lock(&peer.quota_told) = None;
-    let replica = Replica { node: &node, peer: &peer, state: &state, generation, inbox, clock: 0, out: Vec::new() };
     if let Err(e) = replica.run(stream).await {
         debug!(peer = %from, error = %e, "replica link ended");
     }
@@ -67,18 +54,49 @@ async fn peer_of(node: &Node, from: &Ref) -> Option<PeerRef> {
     found.await.ok().flatten()
 }
 
-struct Replica<'a> {
-    node: &'a Node,
-    peer: &'a PeerRef,
-    state: &'a std::sync::Mutex<Inbound>,
+/// One data connection from a peer.
+pub struct Replica {
+    node: Arc<Node>,
+    peer: PeerRef,
+    state: Arc<std::sync::Mutex<Inbound>>,
     generation: u64,
-    inbox: Inbox,
+    /// Bytes that came.
+    pub inbox: Inbox,
     /// The sender's TTL clock.
     clock: u64,
-    out: Vec<u8>,
+    /// Bytes to be sent.
+    pub out: Vec<u8>,
 }
 
-impl Replica<'_> {
+impl Replica {
+    /// A connection that said HELLO; it takes over from older ones. What it is told is in `out`.
+    pub fn welcome(
+        node: Arc<Node>,
+        peer: PeerRef,
+        state: Arc<std::sync::Mutex<Inbound>>,
+        acked: u64,
+        inbox: Inbox,
+    ) -> Self {
+        let (generation, out) = {
+            let mut s = lock(&state);
+            s.generation += 1;
+            if acked > s.received {
+                // Another session than the one known here: the sender, or this node, held the other for dead in between.
+                s.received = acked;
+            }
+            s.refusals.retain(|(link_seq, _)| *link_seq > acked);
+            let mut out = Vec::new();
+            for (link_seq, why) in &s.refusals {
+                frame::put(&mut out, &Frame::Refuse { link_seq: *link_seq, why: *why });
+            }
+            frame::put(&mut out, &Frame::Welcome { received: s.received });
+            (s.generation, out)
+        };
+        // A new connection was told of no quota.
+        *lock(&peer.quota_told) = None;
+        Self { node, peer, state, generation, inbox, clock: 0, out }
+    }
+
     async fn run(mut self, stream: TcpStream) -> io::Result<()> {
         loop {
             self.tell_quota();
@@ -97,7 +115,13 @@ impl Replica<'_> {
                     ready?;
                     match self.inbox.try_fill(&stream) {
                         Ok(0) => return Ok(()),
-                        Ok(_) => self.take().await?,
+                        Ok(_) => {
+                            while let Some(behind) = self.take()? {
+                                if !self.catch_up(behind).await {
+                                    return Err(wire::refused("configuration did not arrive"));
+                                }
+                            }
+                        }
                         Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                         Err(e) => return Err(e),
                     }
@@ -107,7 +131,8 @@ impl Replica<'_> {
         }
     }
 
-    fn tell_quota(&mut self) {
+    /// Tells the peer its quota, if that changed.
+    pub fn tell_quota(&mut self) {
         let quota = *lock(&self.peer.quota);
         let cfg_index = self.node.quotas_of();
         let now = Some((quota.told, quota.target, cfg_index));
@@ -118,9 +143,11 @@ impl Replica<'_> {
         }
     }
 
-    /// Takes all whole frames of what was read; one ack for all.
-    async fn take(&mut self) -> io::Result<()> {
+    /// Takes all whole frames of what was read; one ack for all. `Some`: the next frame is of this configuration, which is not
+    /// known here; it stays in the inbox while this node catches up.
+    pub fn take(&mut self) -> io::Result<Option<u64>> {
         let mut last = None;
+        let mut needed = None;
         loop {
             let behind = match self.inbox.frame().map_err(io::Error::other)? {
                 None => break,
@@ -129,7 +156,7 @@ impl Replica<'_> {
                     continue;
                 }
                 Some(Frame::QuotaAck { bytes }) => {
-                    self.node.on_quota_ack(self.peer, bytes);
+                    self.node.on_quota_ack(&self.peer, bytes);
                     continue;
                 }
                 Some(Frame::Touch { slot, keys }) => {
@@ -147,7 +174,7 @@ impl Replica<'_> {
                     let (link_seq, stream) = place(&f)?;
                     let needs = stream.pterm.max(stream.since);
                     if needs <= *self.node.cfg_index.borrow() {
-                        let took = apply(self.node, self.state, self.generation, self.clock, link_seq, f)?;
+                        let took = apply(&self.node, &self.state, self.generation, self.clock, link_seq, f)?;
                         if let Err(why) = took {
                             frame::put(&mut self.out, &Frame::Refuse { link_seq, why });
                         }
@@ -157,16 +184,14 @@ impl Replica<'_> {
                     needs
                 }
             };
-            // The frame is of a configuration not known here: it stays in the inbox while this node catches up.
             self.inbox.untake();
-            if !self.catch_up(behind).await {
-                return Err(wire::refused("configuration did not arrive"));
-            }
+            needed = Some(behind);
+            break;
         }
         if let Some(link_seq) = last {
             frame::put(&mut self.out, &Frame::Ack { link_seq });
         }
-        Ok(())
+        Ok(needed)
     }
 
     async fn catch_up(&self, index: u64) -> bool {

@@ -69,30 +69,20 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     };
     let id = state.id;
     let _ = stream.set_nodelay(true);
-    let input = Input { decoder: Decoder::new(Limits::default()), buf: Vec::new(), start: 0, whole: None, json: None };
-    let core = Core {
-        node: &node,
-        state,
-        client,
-        parked_since: None,
-        out: Vec::new(),
-        written: 0,
-        held: VecDeque::new(),
-        held_bytes: Vec::new(),
-        scratch: Vec::new(),
-        reply: Vec::new(),
-        closing: false,
-        last: Mono(0),
-    };
     // Whatever ended it, there is nobody left to tell.
-    let _ = Connection { stream, input, core }.run().await;
+    let _ = Connection { stream, session: Session::new(node.clone(), state, client) }.run().await;
     node.clients.leave(id);
 }
 
-struct Connection<'a> {
+struct Connection {
     stream: TcpStream,
+    session: Session,
+}
+
+/// A connection without its socket: bytes in, commands run, bytes out. No I/O.
+pub struct Session {
     input: Input,
-    core: Core<'a>,
+    core: Core,
 }
 
 /// Bytes read and not yet run.
@@ -108,8 +98,8 @@ struct Input {
 }
 
 /// What commands work on.
-struct Core<'a> {
-    node: &'a Arc<Node>,
+struct Core {
+    node: Arc<Node>,
     state: ConnState,
     client: Arc<Client>,
     parked_since: Option<Mono>,
@@ -137,32 +127,26 @@ enum Step {
     Parked,
 }
 
-impl Connection<'_> {
+impl Connection {
     async fn run(&mut self) -> io::Result<()> {
         let mut eof = false;
         loop {
-            let turn = self.core.node.turn();
-            self.core.release(turn);
-            let until = self.execute(turn);
-            if Mono::now() >= until {
-                // The lease lapsed while commands ran: what they read may be stale. Nothing of this turn may leave.
+            if !self.session.turn() {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
-            let full = self.core.flush(&self.stream)?;
-            let core = &mut self.core;
-            let idle = core.held.is_empty() && core.parked_since.is_none();
+            let core = &mut self.session.core;
+            let full = core.flush(&self.stream)?;
+            let idle = core.is_idle();
             if core.client.kill.load(Ordering::Acquire) || (core.closing || eof) && !full && idle {
                 return Ok(());
             }
-            let backlog = core.node.backlogged.load(Ordering::Acquire);
-            core.client.waiter.waiting.store(!idle || backlog, Ordering::Release);
-            let read = !eof && !core.closing && core.parked_since.is_none() && core.has_room() && !backlog;
+            let read = !eof && core.reads();
             let ready = match (read, full) {
                 (true, true) => self.wait(Interest::READABLE | Interest::WRITABLE).await?,
                 (true, false) => self.wait(Interest::READABLE).await?,
                 (false, true) => self.wait(Interest::WRITABLE).await?,
                 (false, false) => {
-                    self.core.client.waiter.notify.notified().await;
+                    self.session.core.client.waiter.notify.notified().await;
                     false
                 }
             };
@@ -175,33 +159,55 @@ impl Connection<'_> {
     async fn wait(&self, interest: Interest) -> io::Result<bool> {
         tokio::select! {
             ready = self.stream.ready(interest) => Ok(ready?.is_readable()),
-            () = self.core.client.waiter.notify.notified() => Ok(false),
+            () = self.session.core.client.waiter.notify.notified() => Ok(false),
         }
     }
 
     /// Reads once; false at the end of the stream.
     fn fill(&mut self) -> io::Result<bool> {
-        let input = &mut self.input;
-        if input.start == input.buf.len() {
-            input.buf.clear();
-            if input.buf.capacity() > KEEP {
-                input.buf = Vec::new();
-            }
-        } else if input.start > 0 {
-            input.buf.drain(..input.start);
-        }
-        input.start = 0;
-        let need = input.decoder.need(input.buf.len()).max(READ_SIZE);
-        input.buf.reserve(need);
+        let input = &mut self.session.input;
+        input.make_room();
         match self.stream.try_read_buf(&mut input.buf) {
             Ok(0) => Ok(false),
             Ok(n) => {
-                self.core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                self.session.core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
             Err(e) => Err(e),
         }
+    }
+}
+
+impl Session {
+    /// For a connection that was admitted.
+    pub fn new(node: Arc<Node>, state: ConnState, client: Arc<Client>) -> Self {
+        let input =
+            Input { decoder: Decoder::new(Limits::default()), buf: Vec::new(), start: 0, whole: None, json: None };
+        let core = Core {
+            node,
+            state,
+            client,
+            parked_since: None,
+            out: Vec::new(),
+            written: 0,
+            held: VecDeque::new(),
+            held_bytes: Vec::new(),
+            scratch: Vec::new(),
+            reply: Vec::new(),
+            closing: false,
+            last: Mono(0),
+        };
+        Self { input, core }
+    }
+
+    /// One loop turn: lets go of replies that are decided, runs what came in. False: the lease lapsed while commands ran, what
+    /// they read may be stale, and nothing of this turn may leave.
+    pub fn turn(&mut self) -> bool {
+        let turn = self.core.node.turn();
+        self.core.release(turn);
+        let until = self.execute(turn);
+        Mono::now() < until
     }
 
     /// Runs all whole commands; until when what they did may be told.
@@ -231,7 +237,7 @@ impl Connection<'_> {
             }
         }
         if ran > 0 {
-            let node = core.node;
+            let node = &core.node;
             node.counters.commands.fetch_add(ran, Ordering::Relaxed);
             node.counters.latency.record(core.last.0 - turn.mono.0, ran);
             core.client.active(turn.now.mono_ms, core.state.last_cmd);
@@ -244,7 +250,22 @@ impl Connection<'_> {
 }
 
 impl Input {
-    fn resp_command(&mut self, core: &mut Core<'_>, turn: Turn, until: &mut Mono) -> Option<Step> {
+    /// Room for what is read next.
+    fn make_room(&mut self) {
+        if self.start == self.buf.len() {
+            self.buf.clear();
+            if self.buf.capacity() > KEEP {
+                self.buf = Vec::new();
+            }
+        } else if self.start > 0 {
+            self.buf.drain(..self.start);
+        }
+        self.start = 0;
+        let need = self.decoder.need(self.buf.len()).max(READ_SIZE);
+        self.buf.reserve(need);
+    }
+
+    fn resp_command(&mut self, core: &mut Core, turn: Turn, until: &mut Mono) -> Option<Step> {
         let whole = match self.whole {
             Some(n) => n,
             None => match self.decoder.next(&self.buf[self.start..]) {
@@ -272,7 +293,7 @@ impl Input {
         Some(step)
     }
 
-    fn json_command(&mut self, core: &mut Core<'_>, turn: Turn, until: &mut Mono) -> Option<Step> {
+    fn json_command(&mut self, core: &mut Core, turn: Turn, until: &mut Mono) -> Option<Step> {
         let lines = self.json.as_mut()?;
         let machine = core.node.me.id.as_str();
         let request = match lines.pending.take() {
@@ -310,7 +331,19 @@ impl Input {
     }
 }
 
-impl Core<'_> {
+impl Core {
+    /// No reply is held and no command is parked.
+    fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.parked_since.is_none()
+    }
+
+    /// Whether more is to be read now; tells the sweeps whether this connection waits for anything.
+    fn reads(&self) -> bool {
+        let backlog = self.node.backlogged.load(Ordering::Acquire);
+        self.client.waiter.waiting.store(!self.is_idle() || backlog, Ordering::Release);
+        !self.closing && self.parked_since.is_none() && self.has_room() && !backlog
+    }
+
     fn has_room(&self) -> bool {
         self.held.len() < HELD_MAX && self.out.len() - self.written < OUT_MAX
     }
@@ -359,7 +392,7 @@ impl Core<'_> {
             }
             Kind::Node(body) => {
                 let mut out = Reply::new(&mut buf, proto);
-                let mut host = NodeHost::new(self.node, &self.client.waiter, turn);
+                let mut host = NodeHost::new(&self.node, &self.client.waiter, turn);
                 NodeCtx { spec, args, out: &mut out, conn: &mut self.state, host: &mut host }.run(body);
                 *until = (*until).min(host.until);
                 match host.end() {

@@ -12,7 +12,7 @@ use super::store::{NeedRoom, Now, Role, Scope, Store, Txn};
 use crate::node::clock::Mono;
 use crate::proto::frame::{Refusal, Stream};
 use crate::proto::id::Ref;
-use crate::proto::slot::{SLOTS, Slot};
+use crate::proto::slot::Slot;
 use crate::proto::view::{Config, SlotState};
 
 /// Copied bytes per chunk: small enough that the shard's lock is held briefly and live items are not delayed behind it.
@@ -89,21 +89,26 @@ pub struct Shard {
 
 impl Shard {
     /// Empty; standalone nodes serve every slot alone.
-    pub fn new(store: Store, standalone: bool) -> Self {
+    pub fn new(store: Store, slots: usize, standalone: bool) -> Self {
         let slot = || if standalone { SlotRepl::standalone() } else { SlotRepl::default() };
         let mut shard = Self {
             store,
-            slots: (0..SLOTS).map(|_| slot()).collect(),
+            slots: (0..slots).map(|_| slot()).collect(),
             config: Arc::default(),
             fx: Effects::default(),
             halted: false,
         };
         if standalone {
-            for s in 0..SLOTS {
+            for s in 0..slots {
                 shard.store.set_role(Slot(s as u16), Role::Primary { backed_at: 0 });
             }
         }
         shard
+    }
+
+    /// How many slots there are, those of other shards among them.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// One slot's replication.

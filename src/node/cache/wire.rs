@@ -44,6 +44,13 @@ impl Inbox {
         }
     }
 
+    /// Takes bytes that came another way than by a socket.
+    #[cfg(test)]
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.make_room();
+        self.buf.extend_from_slice(bytes);
+    }
+
     /// Puts the frame that [`Inbox::frame`] gave last back.
     pub fn untake(&mut self) {
         self.start = self.before;

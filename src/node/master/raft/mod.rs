@@ -54,7 +54,7 @@ const ELECTION_MS: (u64, u64) = (250, 500);
 /// A leader not heard for so long is no leader to redirect to, and one that hears no majority for so long does not lead.
 pub const LEADER_SILENCE: Duration = Duration::from_millis(1000);
 /// Entries between snapshots: replaying so many takes a moment, and keeping them takes little memory.
-pub const SNAPSHOT_EVERY: u64 = 4096;
+pub const SNAPSHOT_EVERY: u64 = 256;
 /// Entries kept below a snapshot, so that a follower that was away for a moment needs no snapshot.
 const LOG_KEEP: u64 = 1024;
 /// A log of so many bytes is compacted before [`SNAPSHOT_EVERY`]: it is held in memory, and entries that name many runs of
