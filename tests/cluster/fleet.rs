@@ -103,6 +103,15 @@ impl Fleet {
         }
     }
 
+    /// The same, but for one.
+    pub fn start_all_but(&mut self, but: &str) {
+        for name in self.masters().into_iter().chain(self.nodes()).filter(|n| n != but) {
+            if !self.runs(&name) {
+                self.run(&name);
+            }
+        }
+    }
+
     /// Names of the masters.
     pub fn masters(&self) -> Vec<String> {
         (1..=self.plan.masters).map(|i| format!("m{i}")).collect()

@@ -7,8 +7,10 @@ mod common;
 mod fleet;
 mod history;
 mod load;
+mod masters;
 mod net;
 mod nodes;
+mod proxy;
 mod times;
 
 /// One cluster under load at a time: two cores carry no more, and a fault test must not be another's fault.

@@ -339,10 +339,12 @@ mod tests {
         node.absorb(&view(1, NodeState::Up));
         let first = node.known_peer(&life("n2")).unwrap();
         first.promise(Mono::now());
+        lock(&first.quota).held = 4096;
         let promised = first.promised();
         // The promise keeps the handle known, but its links have ended.
         node.absorb(&view(2, NodeState::Dead));
         assert!(first.gone.load(Ordering::Acquire));
+        assert_eq!(lock(&first.quota).held, 0, "nobody else waits for its share");
         node.absorb(&view(3, NodeState::Up));
         let second = node.known_peer(&life("n2")).unwrap();
         assert!(!second.gone.load(Ordering::Acquire), "its links run");

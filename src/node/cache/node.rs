@@ -11,7 +11,7 @@ use super::beat::Looks;
 use super::clients::Clients;
 use super::command::{self, ClusterView, Settings, Slowlog};
 use super::host::Calls;
-use super::peer::{Peer, PeerRef};
+use super::peer::{Granted, Peer, PeerRef};
 use super::shard::{Shard, Turn, lock};
 use super::slot::Rank;
 use super::stats::Counters;
@@ -321,6 +321,8 @@ impl Node {
         lock(&self.peers).retain(|node, p| {
             let keep = view.is_live(node);
             if !keep && !p.gone.swap(true, Ordering::AcqRel) {
+                // It will never say that it stays within less, and what it had here is wiped or this node's own by now.
+                *lock(&p.quota) = Granted::default();
                 p.wake.notify_one();
                 p.beacon_wake.notify_one();
                 p.copy_wake.notify_one();
