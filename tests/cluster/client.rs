@@ -109,13 +109,26 @@ impl Client {
 
     /// The values of all keys, read in batches; asks on until every one is answered.
     pub fn get_all(&mut self, keys: &[String]) -> Vec<Option<Vec<u8>>> {
-        let mut found: Vec<Option<Option<Vec<u8>>>> = vec![None; keys.len()];
+        let commands: Vec<Vec<Vec<u8>>> = keys.iter().map(|k| vec![b"GET".to_vec(), k.clone().into_bytes()]).collect();
+        let value = |answer| match answer {
+            Value::Bulk(b) => Some(b),
+            Value::Null => None,
+            other => panic!("GET said {other:?}"),
+        };
+        self.call_all(&commands).into_iter().map(value).collect()
+    }
+
+    /// Commands on one key each (their first argument), in batches; repeats each until it is answered without an error, so only
+    /// for those that may run twice.
+    pub fn call_all(&mut self, commands: &[Vec<Vec<u8>>]) -> Vec<Value> {
+        let slots: Vec<usize> = commands.iter().map(|c| Slot::of_key(&c[1]).ix()).collect();
+        let mut found: Vec<Option<Value>> = vec![None; commands.len()];
         let mut last = None;
         let end = Instant::now() + PATIENCE;
         loop {
             let mut by_node: BTreeMap<SocketAddr, Vec<usize>> = BTreeMap::new();
-            for (i, key) in keys.iter().enumerate().filter(|(i, _)| found[*i].is_none()) {
-                by_node.entry(self.slots[Slot::of_key(key.as_bytes()).ix()]).or_default().push(i);
+            for (i, slot) in slots.iter().enumerate().filter(|(i, _)| found[*i].is_none()) {
+                by_node.entry(self.slots[*slot]).or_default().push(i);
             }
             if by_node.is_empty() {
                 return found.into_iter().flatten().collect();
@@ -123,45 +136,41 @@ impl Client {
             let mut more = false;
             for (at, all) in by_node {
                 for batch in all.chunks(BATCH) {
-                    match self.ask(at, keys, batch) {
+                    match self.ask(at, commands, batch) {
                         Ok(answers) => {
                             for (i, answer) in batch.iter().zip(answers) {
-                                match answer {
-                                    Value::Bulk(b) => found[*i] = Some(Some(b)),
-                                    Value::Null => found[*i] = Some(None),
-                                    Value::Error(e) => {
-                                        if let Some(to) = moved(&e) {
-                                            self.slots[Slot::of_key(keys[*i].as_bytes()).ix()] = to;
-                                        }
-                                        last = Some(e);
+                                if let Value::Error(e) = answer {
+                                    if let Some(to) = moved(&e) {
+                                        self.slots[slots[*i]] = to;
                                     }
-                                    other => panic!("GET said {other:?}"),
+                                    last = Some(e);
+                                } else {
+                                    found[*i] = Some(answer);
+                                    more = true;
                                 }
-                                more |= found[*i].is_some();
                             }
                         }
                         Err(e) => {
                             last = Some(e.to_string());
                             self.open.remove(&at);
-                            for i in batch {
-                                self.turn_away(Slot::of_key(keys[*i].as_bytes()).ix(), at);
-                            }
+                            batch.iter().for_each(|i| self.turn_away(slots[*i], at));
                         }
                     }
                 }
             }
             let left = found.iter().filter(|f| f.is_none()).count();
-            assert!(Instant::now() < end, "{left} of {} keys can't be read: {last:?}", keys.len());
+            assert!(left == 0 || Instant::now() < end, "{left} of {} get no answer: {last:?}", commands.len());
             if !more {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
     }
 
-    fn ask(&mut self, at: SocketAddr, keys: &[String], batch: &[usize]) -> io::Result<Vec<Value>> {
+    fn ask(&mut self, at: SocketAddr, commands: &[Vec<Vec<u8>>], batch: &[usize]) -> io::Result<Vec<Value>> {
         let mut out = Vec::new();
         for i in batch {
-            out.extend(encode_command(&[b"GET", keys[*i].as_bytes()]));
+            let args: Vec<&[u8]> = commands[*i].iter().map(Vec::as_slice).collect();
+            out.extend(encode_command(&args));
         }
         let conn = self.conn(at)?;
         conn.send(&out)?;

@@ -41,15 +41,13 @@ pub struct Plan {
     pub spare: usize,
     /// Flags of every node.
     pub node_flags: &'static [&'static str],
-    /// Environment of every process.
-    pub env: Vec<(String, String)>,
-    /// Seconds that one operation may take to be waited for by clients.
+    /// What load and faults are drawn from.
     pub seed: u64,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Plan { masters: 3, nodes: 3, spare: 0, node_flags: &[], env: Vec::new(), seed: seed() }
+        Plan { masters: 3, nodes: 3, spare: 0, node_flags: &[], seed: seed() }
     }
 }
 
@@ -66,8 +64,8 @@ pub struct Fleet {
     pub plan: Plan,
     dir: tempfile::TempDir,
     processes: BTreeMap<String, Child>,
-    /// Extra flags and environment by process, kept over restarts.
-    pub extra: BTreeMap<String, Vec<String>>,
+    /// Environment by process, kept over restarts.
+    pub env: BTreeMap<String, Vec<(String, String)>>,
 }
 
 impl Fleet {
@@ -91,7 +89,7 @@ impl Fleet {
         let names: Vec<String> = masters.chain(nodes).chain(["c1".into(), "c2".into()]).collect();
         let dir = tempfile::tempdir().expect("a temporary directory");
         println!("seed {}, logs in {}", plan.seed, dir.path().display());
-        Fleet { net: Net::new(&names), plan, dir, processes: BTreeMap::new(), extra: BTreeMap::new() }
+        Fleet { net: Net::new(&names), plan, dir, processes: BTreeMap::new(), env: BTreeMap::new() }
     }
 
     /// Starts every process that does not run.
@@ -187,13 +185,17 @@ impl Fleet {
         std::fs::create_dir_all(&data).expect("a state directory");
         let log = File::options().create(true).append(true).open(self.log_path(at)).expect("a log file");
         c.args(["--id", name, "--insecure-bind", "--data"]).arg(data).args(flags);
-        c.args(self.extra.get(at).into_iter().flatten());
-        c.envs(self.plan.env.iter().cloned()).env("HOME", self.dir.path());
+        c.envs(self.env.get(at).into_iter().flatten().cloned()).env("HOME", self.dir.path());
         c.stdout(log.try_clone().expect("a log file")).stderr(log).spawn().expect("setpriv and nsenter of util-linux")
     }
 
     fn log_path(&self, at: &str) -> PathBuf {
         self.dir.path().join(format!("{at}.log"))
+    }
+
+    /// Where a process reads how far its wall clock is off.
+    pub fn clock_file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.clock"))
     }
 
     /// What a process has logged.
@@ -382,14 +384,6 @@ impl Fleet {
     /// Events of one kind.
     pub fn events_of(&self, kind: &str) -> Vec<Event> {
         self.events().into_iter().filter(|e| e.kind == kind).collect()
-    }
-
-    /// A command of the binary, against these masters.
-    pub fn cachectl(&self, args: &[&str]) -> std::process::Output {
-        let mut c = self.host("c1").command(CACHECTL);
-        c.args(args).args(["--masters-addr", &self.masters_addr()]);
-        c.env("XDG_STATE_HOME", self.dir.path().join("state")).env("XDG_CONFIG_HOME", self.dir.path().join("config"));
-        c.output().expect("cachectl runs")
     }
 }
 

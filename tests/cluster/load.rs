@@ -25,6 +25,9 @@ const COUNTERS: u64 = 12;
 /// Every fourth client waits for an answer longer than any fault lasts: what a paused server says late counts too.
 const LONG_ANSWER: Duration = Duration::from_secs(15);
 
+/// How an answer that took longer than its client waited is counted.
+pub const IMPATIENT: &str = "unknown: connection: WouldBlock";
+
 /// What clients do.
 #[derive(Debug, Clone)]
 pub struct Shape {

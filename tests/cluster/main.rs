@@ -4,6 +4,7 @@
 mod client;
 #[path = "../common/mod.rs"]
 mod common;
+mod data;
 mod fleet;
 mod history;
 mod load;

@@ -1,6 +1,6 @@
 //! Nodes that die, stop, are cut off or come back; and those that come twice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cachectl::proto::control::{Empty, Message};
 use cachectl::proto::slot::{SLOTS, Slot};
@@ -23,12 +23,16 @@ fn s01_primary_killed() {
     load.wait_more(SOME);
     let (primary, backup) = f.holders("k");
     f.kill(&primary);
+    let killed = Instant::now();
+    f.wait("it to be given up", |v| is(v, &primary, NodeState::Dead));
+    let noticed = killed.elapsed();
     let v = f.wait("its slots backed elsewhere", |v| is(v, &primary, NodeState::Dead) && is_backed(v));
     assert_eq!(v.status.slots.lost_total, 0);
     assert_eq!(f.holders("k").0, backup, "the backup leads now");
     load.wait_more(SOME);
     let done = load.end();
-    println!("{}", done.line());
+    let cause = &f.events_of("node-dead")[0].text;
+    println!("noticed after {noticed:?}: {cause}; {}", done.line());
     done.check(&mut f.client());
 }
 
