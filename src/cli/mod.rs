@@ -1,6 +1,7 @@
 //! The commands of the terminal.
 
 pub mod args;
+pub mod cluster_file;
 pub mod cmd;
 pub mod context;
 pub mod error;
@@ -8,7 +9,10 @@ pub mod link;
 pub mod local;
 pub mod logging;
 pub mod masterless;
+pub mod names;
 pub mod output;
+pub mod progress;
+pub mod prompt;
 pub mod time;
 pub mod units;
 
@@ -79,6 +83,15 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Down(a) => cmd::down::run(&ctx, &a).await,
                     Command::Status(a) => cmd::status::run(&ctx, &a).await,
                     Command::Tui(a) => cmd::tui::run(&ctx, &a).await,
+                    Command::Add(a) => cmd::add::run(&ctx, &a).await,
+                    Command::Remove(a) => cmd::remove::run(&ctx, &a).await,
+                    Command::Rebalance(a) => cmd::rebalance::run(&ctx, &a).await,
+                    Command::Ops(a) => cmd::ops::run(&ctx, a.command.as_ref()).await,
+                    Command::Forget(a) => cmd::forget::run(&ctx, &a).await,
+                    Command::Start(a) => cmd::process::start(&ctx, &a).await,
+                    Command::Stop(a) => cmd::process::stop(&ctx, &a).await,
+                    Command::Restart(a) => cmd::process::restart(&ctx, &a).await,
+                    Command::Chaos(a) => cmd::process::chaos(&ctx, &a.command).await,
                     Command::Switchover(a) => cmd::switchover::run(&ctx, &a).await,
                     Command::Get(a) => cmd::get::run(&ctx, &a).await,
                     Command::Set(a) => cmd::set::run(&ctx, &a).await,

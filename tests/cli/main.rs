@@ -8,5 +8,6 @@ mod common;
 mod cluster;
 mod data;
 mod failures;
+mod processes;
 mod sandbox;
 mod words;
