@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::bench::args::BenchArgs;
 use super::output::{Color, Format};
 use super::units::parse_duration;
 use crate::proto::id::{MasterId, NodeId};
@@ -108,6 +109,8 @@ pub enum Command {
     Incr(KeyArg),
     /// Which slot a key is in, and who holds it
     Where(KeyArg),
+    /// Load the cluster, or any Redis, Valkey or memcached, and measure
+    Bench(Box<BenchArgs>),
     /// What happened in the cluster, and who asked for it
     Events(EventsArgs),
     /// Logs of all processes of a local cluster, merged by time

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod add;
+pub mod bench;
 pub mod context;
 pub mod del;
 pub mod down;
