@@ -243,7 +243,8 @@ impl Consensus {
                 .await
                 .map_err(|e| StartError::Raft(e.to_string()))?;
         // Asked of Raft itself: its metrics may not show yet what the log holds.
-        let known = raft.with_raft_state(|s| s.membership_state.effective().voter_ids().collect::<BTreeSet<MasterId>>());
+        let known =
+            raft.with_raft_state(|s| s.membership_state.effective().voter_ids().collect::<BTreeSet<MasterId>>());
         let known = known.await.map_err(|e| StartError::Raft(e.to_string()))?;
         if !known.is_empty() && !known.iter().eq(peers.keys()) {
             drop(raft.shutdown().await);
