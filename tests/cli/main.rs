@@ -7,7 +7,10 @@ mod common;
 
 mod cluster;
 mod data;
+mod documents;
 mod failures;
+mod operators;
 mod processes;
 mod sandbox;
+mod shells;
 mod words;
