@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
+use super::bench::args::BenchArgs;
 use super::complete;
 use super::local::logs::Level;
 use super::output::{Color, Format};
@@ -110,6 +111,8 @@ pub enum Command {
     Incr(KeyArg),
     /// Which slot a key is in, and who holds it
     Where(KeyArg),
+    /// Load the cluster, or any Redis, Valkey or memcached, and measure
+    Bench(Box<BenchArgs>),
     /// What happened in the cluster, and who asked for it
     Events(EventsArgs),
     /// Logs of all processes of a local cluster, merged by time
@@ -223,7 +226,16 @@ pub struct TuiArgs {
     /// Frames a second at most [default: 20, over SSH 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=60))]
     pub fps: Option<u16>,
-    /// Print a picture of a screen instead: overview or ring
+    /// Keep what is seen in this new file, as lines of JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "replay")]
+    pub record: Option<PathBuf>,
+    /// Play a recording instead of watching a cluster
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub replay: Option<PathBuf>,
+    /// How many times faster than life the recording is played
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64), requires = "replay")]
+    pub speed: u32,
+    /// Print a picture of a screen instead: overview, ring, migrations, masters, events or keys
     #[arg(long, value_name = "SCREEN")]
     pub snapshot: Option<Screen>,
     /// Columns and rows of the picture
@@ -245,6 +257,9 @@ impl Default for TuiArgs {
             theme: ThemeName::Auto,
             mouse: false,
             fps: None,
+            record: None,
+            replay: None,
+            speed: 1,
             snapshot: None,
             size: (120, 36),
             format: tui::Format::Text,

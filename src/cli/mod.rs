@@ -1,6 +1,7 @@
 //! The commands of the terminal.
 
 pub mod args;
+pub mod bench;
 pub mod cluster_file;
 pub mod cmd;
 pub mod complete;
@@ -106,6 +107,7 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Ttl(a) => cmd::ttl::run(&ctx, &a).await,
                     Command::Incr(a) => cmd::incr::run(&ctx, &a).await,
                     Command::Where(a) => cmd::whereis::run(&ctx, &a).await,
+                    Command::Bench(a) => cmd::bench::run(&ctx, &a).await,
                     Command::Events(a) => cmd::events::run(&ctx, &a).await,
                     Command::Logs(a) => cmd::logs::run(&ctx, &a).await,
                     Command::Check(a) => cmd::check::run(&ctx, &a).await,

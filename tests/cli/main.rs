@@ -5,10 +5,12 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bench;
 mod cluster;
 mod data;
 mod documents;
 mod failures;
+mod fake_cache;
 mod operators;
 mod processes;
 mod sandbox;

@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod add;
+pub mod bench;
 pub mod check;
 pub mod completion;
 pub mod config;
