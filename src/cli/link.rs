@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use super::error::{CliError, Exit};
-use super::operator;
 use crate::proto::control::{Empty, Message};
 use crate::proto::error::Failure;
 use crate::proto::net::client::{ClientError, MasterClient, Repeat, Waits};
+use crate::proto::net::operator;
 use crate::proto::status::WatchView;
 
 /// A client that gives up after `total`, or sooner when nobody can be connected to.

@@ -12,7 +12,6 @@ pub mod local;
 pub mod logging;
 pub mod masterless;
 pub mod names;
-pub mod operator;
 pub mod output;
 pub mod progress;
 pub mod prompt;

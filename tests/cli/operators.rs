@@ -100,8 +100,8 @@ fn logs_are_filtered_by_level_text_and_process() {
         let doc: Json = serde_json::from_str(line).unwrap();
         assert!(["warn", "error"].contains(&doc["level"].as_str().unwrap()), "{doc}");
     }
-    let all = s.run(&["logs", "--tail", "100000"]).exits(0).out;
     let some = s.run(&["logs", "--tail", "100000", "--grep", "cachectl::node"]).exits(0).out;
+    let all = s.run(&["logs", "--tail", "100000"]).exits(0).out;
     assert!(!some.is_empty() && some.lines().all(|l| l.contains("cachectl::node")), "{some}");
     assert!(some.lines().count() <= all.lines().count());
     assert_eq!(s.run(&["logs", "--grep", "no such text anywhere"]).exits(0).out, "");
