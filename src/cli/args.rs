@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 
 use super::bench::args::BenchArgs;
+use super::complete;
+use super::local::logs::Level;
 use super::output::{Color, Format};
 use super::units::parse_duration;
 use crate::proto::id::{MasterId, NodeId};
@@ -47,7 +49,7 @@ A flag wins over CACHECTL_* variables, these over the configuration file, that o
 #[command(next_help_heading = "Global options")]
 pub struct Globals {
     /// Which local cluster [env: CACHECTL_NAME]
-    #[arg(long, global = true, value_name = "NAME", value_parser = cluster_name)]
+    #[arg(long, global = true, value_name = "NAME", value_parser = cluster_name, add = complete::clusters())]
     pub name: Option<String>,
     /// Masters to talk to, instead of a local cluster's [env: CACHECTL_MASTERS_ADDR]
     #[arg(long, global = true, value_name = "HOST:PORT,…", value_delimiter = ',', value_parser = host_port)]
@@ -115,6 +117,14 @@ pub enum Command {
     Events(EventsArgs),
     /// Logs of all processes of a local cluster, merged by time
     Logs(LogsArgs),
+    /// Whether every slot is covered, and backups hold what primaries hold; exits 3 if not
+    Check(CheckArgs),
+    /// Check a cluster file or the configuration file
+    Config(ConfigArgs),
+    /// Print the completion script of a shell: names of nodes, masters and operations are completed live
+    Completion(CompletionArgs),
+    /// Print a page of the manual, to be piped into `man -l -`
+    Man(ManArgs),
     /// Start processes of a local cluster that do not run
     Start(StartArgs),
     /// Stop processes of a local cluster; a node hands its slots over first
@@ -185,7 +195,7 @@ pub enum ContextCommand {
     /// Choose one
     Use {
         /// A local cluster
-        #[arg(value_parser = cluster_name)]
+        #[arg(value_parser = cluster_name, add = complete::clusters())]
         cluster: String,
     },
 }
@@ -301,6 +311,7 @@ pub struct EventsArgs {
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
     /// Whose: m1, n2, … [default: all]
+    #[arg(add = complete::processes())]
     pub who: Vec<String>,
     /// Go on as lines are written
     #[arg(short, long)]
@@ -311,6 +322,60 @@ pub struct LogsArgs {
     /// Only the last N lines
     #[arg(long, value_name = "N")]
     pub tail: Option<usize>,
+    /// Only lines this grave or graver
+    #[arg(long, value_name = "LEVEL", ignore_case = true)]
+    pub level: Option<Level>,
+    /// Only lines that contain this text
+    #[arg(long, value_name = "TEXT")]
+    pub grep: Option<String>,
+}
+
+/// `config`
+#[derive(Debug, Clone, Args)]
+pub struct ConfigArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: ConfigCommand,
+}
+
+/// `config …`
+#[derive(Debug, Clone, Subcommand)]
+pub enum ConfigCommand {
+    /// Read a file as `up --config` (or every command) would, and say what it comes to
+    Check {
+        /// A cluster file, or a configuration file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+/// `completion`
+#[derive(Debug, Clone, Copy, Args)]
+pub struct CompletionArgs {
+    /// Which shell
+    pub shell: Shell,
+}
+
+/// Shells that are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// In ~/.bashrc: source <(cachectl completion bash)
+    Bash,
+    /// In ~/.zshrc, after compinit: source <(cachectl completion zsh)
+    Zsh,
+    /// cachectl completion fish > ~/.config/fish/completions/cachectl.fish
+    Fish,
+}
+
+/// `man`
+#[derive(Debug, Clone, Args)]
+pub struct ManArgs {
+    /// Of which command [default: of all, in one page]
+    #[arg(value_name = "COMMAND")]
+    pub command: Vec<String>,
+    /// Write the pages of all commands into this directory instead
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, conflicts_with = "command")]
+    pub dir: Option<PathBuf>,
 }
 
 /// `master`

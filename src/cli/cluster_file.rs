@@ -2,14 +2,21 @@
 
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::args;
 use super::context;
 use super::error::CliError;
 
+/// `--masters` unless said otherwise: the smallest group that outlives one.
+pub const MASTERS: usize = 3;
+/// `--nodes` unless said otherwise.
+pub const NODES: usize = 3;
+/// `--backups` unless said otherwise.
+pub const BACKUPS: u8 = 1;
+
 /// The cluster file: what the flags say, in TOML.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClusterFile {
     /// The cluster's name.
@@ -37,7 +44,12 @@ impl ClusterFile {
         let text = std::fs::read_to_string(path).map_err(|e| {
             CliError::usage(format!("cannot read {}: {e}", path.display())).hint("--config takes a cluster file (TOML)")
         })?;
-        let file: ClusterFile = context::parse_toml(&text, path, &KEYS)?;
+        Self::parse(&text, path)
+    }
+
+    /// Checks what was read.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, CliError> {
+        let file: ClusterFile = context::parse_toml(text, path, &KEYS)?;
         // The same limits as the flags have.
         let checks = [
             ("name", file.name.as_deref().map(|n| args::cluster_name(n).map(drop))),
@@ -54,6 +66,26 @@ impl ClusterFile {
             }
         }
         Ok(file)
+    }
+
+    /// What `up` makes of it.
+    pub fn words(&self) -> String {
+        let or = |n: Option<usize>, default: usize| n.unwrap_or(default);
+        let name = self.name.as_deref().unwrap_or(context::DEFAULT_NAME);
+        let mut text =
+            format!("cluster {name}: {} masters, {} nodes", or(self.masters, MASTERS), or(self.nodes, NODES));
+        let backups = if or(self.nodes, NODES) == 1 { 0 } else { self.backups.unwrap_or(BACKUPS) };
+        text.push_str(if backups == 0 { ", no backups" } else { ", 1 backup of each slot" });
+        if let Some(memory) = &self.memory {
+            text.push_str(&format!(", {memory} a node"));
+        }
+        if let Some(port) = self.base_port {
+            text.push_str(&format!(", ports from {port}"));
+        }
+        if !self.zones.is_empty() {
+            text.push_str(&format!(", zones {}", self.zones.join(", ")));
+        }
+        text
     }
 }
 
@@ -85,6 +117,7 @@ mod tests {
             assert_eq!(exit, Exit::Usage, "{bad}");
             assert!(f.message.contains("c.toml"), "{f:?}");
         }
+        assert_eq!(f.words(), "cluster x: 1 masters, 2 nodes, 1 backup of each slot, 64mb a node, zones a, b");
         let CliError::Failed(_, f) = read("node = 3").unwrap_err() else { panic!() };
         assert_eq!(f.hint.as_deref(), Some("did you mean `nodes`?"));
     }

@@ -27,7 +27,8 @@ pub struct UserConfig {
     pub color: Option<Color>,
 }
 
-const USER_KEYS: [&str; 4] = ["name", "masters_addr", "output", "color"];
+/// What may stand in it.
+pub const USER_KEYS: [&str; 4] = ["name", "masters_addr", "output", "color"];
 
 impl UserConfig {
     /// Reads `$XDG_CONFIG_HOME/cachectl/config.toml`; a missing file is an empty one.
@@ -41,7 +42,12 @@ impl UserConfig {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(e) => return Err(CliError::failed("CONFIG", format!("cannot read {}: {e}", path.display()))),
         };
-        let config: UserConfig = parse_toml(&text, &path, &USER_KEYS)?;
+        Self::parse(&text, &path)
+    }
+
+    /// Checks what was read.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, CliError> {
+        let config: UserConfig = parse_toml(text, path, &USER_KEYS)?;
         let bad = |e: String| CliError::usage(format!("{}: {e}", path.display()));
         if let Some(n) = &config.name {
             cluster_name(n).map_err(bad)?;

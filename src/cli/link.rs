@@ -6,21 +6,19 @@ use super::error::{CliError, Exit};
 use crate::proto::control::{Empty, Message};
 use crate::proto::error::Failure;
 use crate::proto::net::client::{ClientError, MasterClient, Repeat, Waits};
+use crate::proto::net::operator;
 use crate::proto::status::WatchView;
-
-/// The name under which the CLI speaks.
-const MACHINE: &str = "cli";
 
 /// A client that gives up after `total`, or sooner when nobody can be connected to.
 pub fn masters(addrs: &[String], total: Duration) -> MasterClient {
     let waits = Waits { total, per_try: total, ..Waits::default() };
-    MasterClient::new(MACHINE, addrs.iter().cloned(), waits)
+    MasterClient::new(operator::name(), addrs.iter().cloned(), waits)
 }
 
 /// A client that asks everybody once and comes back.
 pub fn once(addrs: &[String], total: Duration) -> MasterClient {
     let waits = Waits { total, per_try: total, connect: total, fail_fast: true };
-    MasterClient::new(MACHINE, addrs.iter().cloned(), waits)
+    MasterClient::new(operator::name(), addrs.iter().cloned(), waits)
 }
 
 /// The view of the cluster: the leader's, or a follower's when none leads.

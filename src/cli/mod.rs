@@ -4,6 +4,7 @@ pub mod args;
 pub mod bench;
 pub mod cluster_file;
 pub mod cmd;
+pub mod complete;
 pub mod context;
 pub mod error;
 pub mod link;
@@ -31,6 +32,8 @@ use self::output::{Color, Format, Out};
 
 /// Parses, runs, and says how it ended.
 pub fn main() -> ExitCode {
+    // A shell asks what may come next: answered, and done.
+    complete::answer();
     let words: Vec<OsString> = std::env::args_os().collect();
     // What can be known before the line is parsed, so that a usage error has the form that was asked for.
     let guess = guess(&words);
@@ -72,6 +75,9 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
         Command::Node(a) => cmd::node::run(&ctx, &a),
         Command::Ls => cmd::ls::run(&ctx),
         Command::Context(a) => cmd::context::run(&ctx, a.command.as_ref()),
+        Command::Config(a) => cmd::config::run(&ctx, &a.command),
+        Command::Completion(a) => cmd::completion::run(&ctx, a.shell),
+        Command::Man(a) => cmd::man::run(&ctx, &a),
         other => {
             // One thread: a command waits for the network most of the time, and threads cost its start.
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -103,7 +109,14 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Bench(a) => cmd::bench::run(&ctx, &a).await,
                     Command::Events(a) => cmd::events::run(&ctx, &a).await,
                     Command::Logs(a) => cmd::logs::run(&ctx, &a).await,
-                    Command::Master(_) | Command::Node(_) | Command::Ls | Command::Context(_) => Ok(Exit::Done),
+                    Command::Check(a) => cmd::check::run(&ctx, &a).await,
+                    Command::Master(_)
+                    | Command::Node(_)
+                    | Command::Ls
+                    | Command::Context(_)
+                    | Command::Config(_)
+                    | Command::Completion(_)
+                    | Command::Man(_) => Ok(Exit::Done),
                 }
             })
         }

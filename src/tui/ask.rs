@@ -11,6 +11,7 @@ use super::state::Found;
 use crate::proto::control::Message;
 use crate::proto::net::cache::{CacheClient, CacheError, Route, Waits as CacheWaits};
 use crate::proto::net::client::{ClientError, MasterClient, Repeat, Waits};
+use crate::proto::net::operator;
 use crate::proto::value::Value;
 
 /// Bytes of a value that are fetched: more than anyone reads, and less than a frame of the screen takes to draw.
@@ -18,7 +19,7 @@ const VALUE_MAX: u64 = 64 << 10;
 
 /// Asks the leader.
 pub async fn order(order: Order) -> Result<Box<Message>, Refusal> {
-    let mut client = MasterClient::new("tui", order.masters, Waits::default());
+    let mut client = MasterClient::new(operator::name(), order.masters, Waits::default());
     let repeat = if order.repeatable { Repeat::Safe } else { Repeat::Unsafe };
     client.request(&order.message, repeat).await.map(Box::new).map_err(|e| match e {
         ClientError::Refused(f) => {

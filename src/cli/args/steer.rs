@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use crate::cli::complete;
 use crate::cli::units::parse_duration;
 use crate::proto::id::{MasterId, NodeId};
 
@@ -11,7 +12,7 @@ use crate::proto::id::{MasterId, NodeId};
 #[derive(Debug, Clone, Args)]
 pub struct AddArgs {
     /// How many nodes a local cluster shall get, or which nodes shall get a share [default: 1]
-    #[arg(value_name = "COUNT|NODE", value_parser = count_or_node)]
+    #[arg(value_name = "COUNT|NODE", value_parser = count_or_node, add = complete::nodes())]
     pub what: Vec<CountOrNode>,
     /// Show what would move, and do nothing
     #[arg(long)]
@@ -41,7 +42,7 @@ fn count_or_node(text: &str) -> Result<CountOrNode, String> {
 #[derive(Debug, Clone, Args)]
 pub struct RemoveArgs {
     /// Which nodes
-    #[arg(required = true, value_name = "NODE")]
+    #[arg(required = true, value_name = "NODE", add = complete::nodes())]
     pub nodes: Vec<NodeId>,
     /// Show what would move, and do nothing
     #[arg(long)]
@@ -72,7 +73,7 @@ pub struct RebalanceArgs {
 #[derive(Debug, Clone, Args)]
 pub struct SwitchoverArgs {
     /// The master that shall lead [default: the most caught-up other one]
-    #[arg(long, value_name = "MASTER")]
+    #[arg(long, value_name = "MASTER", add = complete::masters())]
     pub to: Option<MasterId>,
     /// How long it may take
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
@@ -106,7 +107,7 @@ pub enum OpsCommand {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct OpArg {
     /// Its number, as `ops ls` shows it
-    #[arg(value_name = "ID", value_parser = operation_id)]
+    #[arg(value_name = "ID", value_parser = operation_id, add = complete::operations())]
     pub id: u64,
 }
 
@@ -118,7 +119,7 @@ fn operation_id(text: &str) -> Result<u64, String> {
 #[derive(Debug, Clone, Args)]
 pub struct ForgetArgs {
     /// Which node
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", add = complete::nodes())]
     pub node: NodeId,
     /// What only it held is lost, also if it still lives somewhere
     #[arg(long)]
@@ -129,7 +130,7 @@ pub struct ForgetArgs {
 #[derive(Debug, Clone, Args)]
 pub struct StartArgs {
     /// Which: m1, n2, …
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::processes())]
     pub who: Vec<String>,
     /// How long each may take until it takes part
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
@@ -140,7 +141,7 @@ pub struct StartArgs {
 #[derive(Debug, Clone, Args)]
 pub struct StopArgs {
     /// Which: m1, n2, …
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::processes())]
     pub who: Vec<String>,
     /// How long each may take to end
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
@@ -151,7 +152,7 @@ pub struct StopArgs {
 #[derive(Debug, Clone, Args)]
 pub struct RestartArgs {
     /// Which: m1, n2, …
-    #[arg(required_unless_present = "rolling", conflicts_with = "rolling")]
+    #[arg(required_unless_present = "rolling", conflicts_with = "rolling", add = complete::processes())]
     pub who: Vec<String>,
     /// All, one by one: nodes first, then masters, the leading one last; goes on when the cluster is ok
     #[arg(long)]
@@ -184,6 +185,14 @@ pub enum ChaosCommand {
 #[derive(Debug, Clone, Args)]
 pub struct WhoArgs {
     /// Which: m1, n2, …
-    #[arg(required = true)]
+    #[arg(required = true, add = complete::processes())]
     pub who: Vec<String>,
+}
+
+/// `check`
+#[derive(Debug, Clone, Args)]
+pub struct CheckArgs {
+    /// How long slots that are being written may be looked at again; exit 4 if some never stood still
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub timeout: Duration,
 }

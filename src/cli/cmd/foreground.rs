@@ -39,7 +39,7 @@ pub async fn run(ctx: &Ctx, home: &Home, mut children: Vec<Spawned>) -> CmdResul
     ctx.out.say("all logs follow; Ctrl-C stops the cluster\n");
     /// Lines of the start that are shown first.
     const TAIL: usize = 20;
-    let first = read(home, &who, &Filter { since: None, tail: Some(TAIL) });
+    let first = read(home, &who, &Filter { tail: Some(TAIL), ..Filter::default() });
     let mut shown = printer.print(&ctx.out, &first);
     let mut running = home.running()?;
     loop {

@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::{Ctx, unknown_cluster};
 use crate::cli::args::LogsArgs;
 use crate::cli::error::{CliError, CmdResult, Exit};
-use crate::cli::local::logs::{Filter, Follower, Line, processes, read};
+use crate::cli::local::logs::{Filter, Follower, Level, Line, processes, read};
 use crate::cli::local::state::Home;
+use crate::cli::names;
 use crate::cli::output::{Out, Tone, escape};
 use crate::cli::time::rfc3339;
 
@@ -30,8 +31,7 @@ pub async fn run(ctx: &Ctx, args: &LogsArgs) -> CmdResult {
     }
     let who = match args.who.iter().find(|w| !known.contains(w)) {
         Some(w) => {
-            return Err(CliError::failed("NO_PROCESS", format!("cluster {} has no log of {}", home.name, escape(w)))
-                .hint(format!("there are {}", known.join(", "))));
+            return Err(names::unknown("NO_PROCESS", "log of", w, known.iter().map(String::as_str)));
         }
         None if args.who.is_empty() => known,
         None => args.who.clone(),
@@ -39,6 +39,8 @@ pub async fn run(ctx: &Ctx, args: &LogsArgs) -> CmdResult {
     let filter = Filter {
         since: args.since.map(|d| rfc3339(SystemTime::now().checked_sub(d).unwrap_or(SystemTime::UNIX_EPOCH))),
         tail: args.tail.or(if args.since.is_some() { None } else { Some(TAIL) }),
+        level: args.level,
+        grep: args.grep.clone(),
     };
     // Placed before the read: a line between the two would otherwise be lost; now it may come twice at worst.
     let mut follower = Follower::at_end(&home, &who);
@@ -51,7 +53,11 @@ pub async fn run(ctx: &Ctx, args: &LogsArgs) -> CmdResult {
     loop {
         tokio::select! {
             _ = &mut interrupt => return Ok(Exit::Detached),
-            () = tokio::time::sleep(FOLLOW) => printer.print(&ctx.out, &follower.read())?,
+            () = tokio::time::sleep(FOLLOW) => {
+                let mut lines = follower.read();
+                lines.retain(|l| filter.wants(l));
+                printer.print(&ctx.out, &lines)?;
+            }
         }
     }
 }
@@ -80,18 +86,17 @@ impl Printer {
                 struct Doc<'a> {
                     who: &'a str,
                     time: &'a str,
+                    level: Level,
                     line: &'a str,
                 }
-                let doc = Doc { who: &line.who, time: &line.stamp, line: &line.text };
+                let doc = Doc { who: &line.who, time: &line.stamp, level: line.level, line: &line.text };
                 text.push_str(&serde_json::to_string(&doc).unwrap_or_default());
             } else {
                 let who = format!("{:<w$} |", line.who, w = self.width);
-                let tone = if line.text.contains(" ERROR ") {
-                    Tone::Bad
-                } else if line.text.contains("  WARN ") {
-                    Tone::Warn
-                } else {
-                    Tone::Dim
+                let tone = match line.level {
+                    Level::Error => Tone::Bad,
+                    Level::Warn => Tone::Warn,
+                    _ => Tone::Dim,
                 };
                 text.push_str(&format!("{} {}", out.paint(tone, &who), escape(&line.text)));
             }

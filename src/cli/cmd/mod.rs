@@ -2,6 +2,9 @@
 
 pub mod add;
 pub mod bench;
+pub mod check;
+pub mod completion;
+pub mod config;
 pub mod context;
 pub mod del;
 pub mod down;
@@ -14,6 +17,7 @@ pub mod incr;
 pub mod kv;
 pub mod logs;
 pub mod ls;
+pub mod man;
 pub mod master;
 pub mod node;
 pub mod ops;
@@ -34,6 +38,7 @@ pub mod whereis;
 use super::context::{Said, Target};
 use super::error::CliError;
 use super::local::state::{Home, Members, Role};
+use super::names::near_miss;
 use super::output::{Color, Out};
 
 /// What every command is given.
@@ -88,6 +93,12 @@ pub fn unknown_cluster(name: &str, said: Said) -> CliError {
         Said::Default | Said::Context => {
             e.hint("`cachectl up` starts one; --masters-addr reaches one that runs elsewhere")
         }
-        _ => e.hint(format!("`cachectl ls` lists them; `cachectl up --name {name}` starts it")),
+        _ => {
+            let all = Home::all();
+            match near_miss(name, all.iter().map(|h| h.name.as_str())) {
+                Some(near) => e.hint(format!("did you mean {near}? `cachectl ls` lists all")),
+                None => e.hint(format!("`cachectl ls` lists them; `cachectl up --name {name}` starts it")),
+            }
+        }
     }
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::foreground::Stop;
 use super::{Ctx, down, foreground, tui};
 use crate::cli::args::{self, TuiArgs, UpArgs};
-use crate::cli::cluster_file::ClusterFile;
+use crate::cli::cluster_file::{BACKUPS, ClusterFile, MASTERS, NODES};
 use crate::cli::context::{self, DEFAULT_NAME, Said, Target};
 use crate::cli::error::{CliError, CmdResult, Exit};
 use crate::cli::link;
@@ -24,10 +24,6 @@ use crate::cli::progress::Progress;
 use crate::cli::units::show_size;
 use crate::proto::status::{NodeState, Status};
 
-/// `--masters` unless said otherwise: the smallest group that outlives one.
-const MASTERS: usize = 3;
-/// `--nodes` unless said otherwise.
-const NODES: usize = 3;
 /// `--memory` unless said otherwise, bytes.
 const MEMORY: u64 = 256 << 20;
 /// How many blocks of ports are tried when others take ports between the look and the start.
@@ -342,7 +338,7 @@ impl Bases {
 fn compose(base: u16, wish: &Wish, out: &Out, aloud: bool) -> Members {
     let masters = wish.masters.unwrap_or(MASTERS);
     let nodes = wish.nodes.unwrap_or(NODES);
-    let mut backups = wish.backups.unwrap_or(1);
+    let mut backups = wish.backups.unwrap_or(BACKUPS);
     if nodes == 1 && backups > 0 {
         backups = 0;
         if aloud {

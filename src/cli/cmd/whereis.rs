@@ -72,7 +72,8 @@ pub async fn run(ctx: &Ctx, args: &KeyArg) -> CmdResult {
     Ok(Exit::Done)
 }
 
-async fn view(masters: &[String]) -> Result<View, ClientError> {
+/// The whole configuration.
+pub async fn view(masters: &[String]) -> Result<View, ClientError> {
     let ask = Message::RefreshIp(RefreshIp { have: 0, iplist: Vec::new(), view: None });
     match link::masters(masters, ASK).request(&ask, Repeat::Safe).await? {
         Message::RefreshIp(RefreshIp { view: Some(view), .. }) => Ok(view),

@@ -17,6 +17,22 @@ const LINE_MAX: usize = 64 << 10;
 /// Bytes read from one file in one turn of following.
 const FOLLOW_CHUNK: u64 = 1 << 20;
 
+/// How grave a line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Something failed.
+    Error,
+    /// Worth a look.
+    Warn,
+    /// What happens in the normal course.
+    Info,
+    /// For those who look for a fault.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
 /// One line of one process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
@@ -24,6 +40,8 @@ pub struct Line {
     pub stamp: String,
     /// Which process.
     pub who: String,
+    /// How grave; of the line before, where this one does not say. A panic says nothing, and is grave.
+    pub level: Level,
     /// The whole line, as written.
     pub text: String,
 }
@@ -35,6 +53,17 @@ pub struct Filter {
     pub since: Option<String>,
     /// The last so many only.
     pub tail: Option<usize>,
+    /// This grave or graver.
+    pub level: Option<Level>,
+    /// With this text in them.
+    pub grep: Option<String>,
+}
+
+impl Filter {
+    /// Whether a line is wanted, whatever its time.
+    pub fn wants(&self, line: &Line) -> bool {
+        self.level.is_none_or(|l| line.level <= l) && self.grep.as_ref().is_none_or(|g| line.text.contains(g.as_str()))
+    }
 }
 
 /// The time a line begins with.
@@ -42,6 +71,18 @@ fn stamp_of(line: &str) -> Option<&str> {
     let s = line.get(..STAMP_LEN)?;
     let b = s.as_bytes();
     (b[4] == b'-' && b[10] == b'T' && b[STAMP_LEN - 1] == b'Z').then_some(s)
+}
+
+/// The level that follows the time.
+fn level_of(line: &str) -> Option<Level> {
+    match line.get(STAMP_LEN..)?.split_ascii_whitespace().next()? {
+        "ERROR" => Some(Level::Error),
+        "WARN" => Some(Level::Warn),
+        "INFO" => Some(Level::Info),
+        "DEBUG" => Some(Level::Debug),
+        "TRACE" => Some(Level::Trace),
+        _ => None,
+    }
 }
 
 /// All processes of which a log exists.
@@ -88,16 +129,22 @@ impl Last {
         };
         // Lines without a time of their own (a panic's) stand where the file was last written.
         let mut stamp = file.metadata().and_then(|m| m.modified()).map(rfc3339).unwrap_or_default();
+        let mut level = Level::Error;
         let mut reader = BufReader::new(file);
         let mut bytes = Vec::new();
         while let Some(text) = next_line(&mut reader, &mut bytes) {
             if let Some(s) = stamp_of(&text) {
                 stamp = s.to_owned();
+                level = level_of(&text).unwrap_or(level);
             }
             if filter.since.as_ref().is_some_and(|since| stamp < *since) {
                 continue;
             }
-            self.lines.push_back(Line { stamp: stamp.clone(), who: id.into(), text });
+            let line = Line { stamp: stamp.clone(), who: id.into(), level, text };
+            if !filter.wants(&line) {
+                continue;
+            }
+            self.lines.push_back(line);
             if self.max.is_some_and(|max| self.lines.len() > max) {
                 self.lines.pop_front();
             }
@@ -130,6 +177,7 @@ struct Followed {
     open: Option<(u64, File)>,
     partial: Vec<u8>,
     stamp: String,
+    level: Level,
 }
 
 impl Follower {
@@ -146,7 +194,14 @@ impl Follower {
         let files = who
             .iter()
             .flat_map(|id| [(id, log_path(&home.logs(), id)), (id, home.stderr_path(id))])
-            .map(|(id, path)| Followed { who: id.clone(), path, open: None, partial: Vec::new(), stamp: String::new() })
+            .map(|(id, path)| Followed {
+                who: id.clone(),
+                path,
+                open: None,
+                partial: Vec::new(),
+                stamp: String::new(),
+                level: Level::Error,
+            })
             .collect();
         Self { files }
     }
@@ -196,11 +251,14 @@ impl Followed {
                 let text = String::from_utf8_lossy(self.partial.trim_ascii_end()).into_owned();
                 self.partial.clear();
                 match stamp_of(&text) {
-                    Some(s) => self.stamp = s.to_owned(),
+                    Some(s) => {
+                        self.stamp = s.to_owned();
+                        self.level = level_of(&text).unwrap_or(self.level);
+                    }
                     None if self.stamp.is_empty() => self.stamp = rfc3339(std::time::SystemTime::now()),
                     None => {}
                 }
-                lines.push(Line { stamp: self.stamp.clone(), who: self.who.clone(), text });
+                lines.push(Line { stamp: self.stamp.clone(), who: self.who.clone(), level: self.level, text });
             }
             if b != b'\n' {
                 self.partial.push(b);
@@ -241,10 +299,26 @@ mod tests {
         assert_eq!(processes(&home), ["m1", "n1"]);
         let all = read(&home, &ids(), &Filter::default());
         assert_eq!(texts(&all), ["a", "b", "c", "d", "e"]);
-        let since = Filter { since: Some(at(2)[..STAMP_LEN].into()), tail: None };
+        let since = Filter { since: Some(at(2)[..STAMP_LEN].into()), tail: None, ..Filter::default() };
         assert_eq!(texts(&read(&home, &ids(), &since)), ["b", "c", "d", "e"]);
-        let tail = Filter { since: None, tail: Some(2) };
+        let tail = Filter { since: None, tail: Some(2), ..Filter::default() };
         assert_eq!(texts(&read(&home, &ids(), &tail)), ["d", "e"]);
+        // What is not wanted does not count among the last.
+        let b = Filter { grep: Some("INFO b".into()), tail: Some(1), ..Filter::default() };
+        assert_eq!(texts(&read(&home, &ids(), &b)), ["b"]);
+    }
+
+    #[test]
+    fn only_lines_this_grave_and_what_follows_them() {
+        let (_dir, home) = home();
+        let at = |s: u32, level: &str| format!("2026-01-01T00:00:{s:02}.000000Z {level:>5} x:");
+        let text = format!("{} a\n{} b\n  more\n{} c\n", at(1, "INFO"), at(2, "ERROR"), at(3, "WARN"));
+        std::fs::write(log_path(&home.logs(), "m1"), text).unwrap();
+        std::fs::write(home.stderr_path("n1"), "panicked\n").unwrap();
+        let level = |l| Filter { level: Some(l), ..Filter::default() };
+        assert_eq!(texts(&read(&home, &ids(), &level(Level::Warn))), ["b", "more", "c", "panicked"]);
+        assert_eq!(texts(&read(&home, &ids(), &level(Level::Error))), ["b", "more", "panicked"]);
+        assert_eq!(read(&home, &ids(), &level(Level::Trace)).len(), 5);
     }
 
     #[test]

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::command::{
-    ClientInfo, ClusterView, CommandCount, ConnState, ErrorReply, Facts, Host, Settings, Slowlog, Spec,
+    ClientInfo, ClusterView, CommandCount, ConnState, ErrorReply, Facts, Held, Host, Settings, Slowlog, Spec,
 };
 use super::node::Node;
 use super::shard::{Ran, Turn, Waiter, lock};
+use super::slot::Rank;
 use super::store::{Now, Store};
 use crate::node::clock::Mono;
 use crate::proto::args::Args;
@@ -55,6 +56,20 @@ impl Host for NodeHost<'_> {
 
     fn with_shard(&self, shard: usize, f: &mut dyn FnMut(&mut Store)) {
         f(&mut lock(&self.node.shards[shard]).store);
+    }
+
+    fn held(&self, slot: Slot) -> Held {
+        let shard = lock(self.node.shard(slot));
+        let repl = shard.slot(slot);
+        let role = match repl.rank() {
+            Rank::None => "none",
+            Rank::Primary => "primary",
+            Rank::InSync => "backup",
+            Rank::Learner => "learner",
+            Rank::Holder => "holder",
+        };
+        let (keys, digest) = (shard.store.slot_stats(slot).keys, shard.store.digest(slot));
+        Held { role, pterm: repl.pterm(), seq: repl.seq(), keys, digest }
     }
 
     fn flush_all(&mut self) -> Result<(), ErrorReply> {

@@ -5,6 +5,7 @@ pub mod client;
 pub mod conn;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod operator;
 pub mod resp_conn;
 pub mod watch;
 

@@ -28,6 +28,12 @@ const SUBCOMMANDS: &[Spec] =
             .tips(NONDETERMINISTIC)
             .complexity("O(N) with N keys returned")
             .doc("cluster", "3.0.0", "<slot> <count>", "Up to <count> keys of a slot of this node."),
+        sub("cluster|digest", 4, digest).tips(NONDETERMINISTIC).complexity("O(N) with N bytes in these slots").doc(
+            "cluster",
+            "7.0.0",
+            "<first> <last>",
+            "cachectl: what this node holds of each of these slots: slot, role, pterm, seq, keys, digest.",
+        ),
         Spec::conn("cluster|help", 2, super::introspect::help).with(flag::LOADING | flag::STALE, 0).doc(
             "cluster",
             "5.0.0",
@@ -184,6 +190,27 @@ fn countkeysinslot(c: &mut NodeCtx<'_, '_>) -> Result<(), ErrorReply> {
         }
     });
     c.out.int(keys as i64);
+    Ok(())
+}
+
+/// So many slots one CLUSTER DIGEST reads at most: it holds a loop turn up.
+pub const DIGEST_SLOTS_MAX: usize = 64;
+
+fn digest(c: &mut NodeCtx<'_, '_>) -> Result<(), ErrorReply> {
+    let (first, last) = (int_arg(&c.args[2])?, int_arg(&c.args[3])?);
+    let range = slot_number(first).zip(slot_number(last)).filter(|(f, l)| f <= l && l.ix() - f.ix() < DIGEST_SLOTS_MAX);
+    let (first, last) = range.ok_or(ErrorReply::text("ERR Invalid range of slots: at most 64 of them"))?;
+    c.out.array(last.ix() - first.ix() + 1);
+    for slot in (first.0..=last.0).map(Slot) {
+        let held = c.host.held(slot);
+        c.out.array(6);
+        c.out.int(i64::from(slot.0));
+        c.out.bulk(held.role.as_bytes());
+        for n in [held.pterm, held.seq, held.keys] {
+            c.out.int(n as i64);
+        }
+        c.out.bulk(format!("{:016x}", held.digest).as_bytes());
+    }
     Ok(())
 }
 

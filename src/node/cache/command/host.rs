@@ -6,7 +6,7 @@ use super::conn::ClientInfo;
 use super::error::ErrorReply;
 use super::slowlog::Slowlog;
 use super::topology::ClusterView;
-use crate::node::cache::store::{Now, Store};
+use crate::node::cache::store::{Now, Role, Store};
 use crate::proto::slot::Slot;
 use crate::proto::stats::NodeStats;
 
@@ -32,6 +32,21 @@ pub trait Host {
         (0..self.shards()).for_each(|shard| self.with_shard(shard, f));
     }
 
+    /// What this node holds of a slot, all of it read under one lock (CLUSTER DIGEST).
+    fn held(&self, slot: Slot) -> Held {
+        // Where nothing is replicated, what the store knows is all.
+        let mut held = Held::default();
+        self.with_shard(self.shard_of(slot), &mut |store| {
+            let role = match store.role(slot) {
+                Role::Primary { .. } => "primary",
+                Role::Backup => "backup",
+                _ => "none",
+            };
+            held = Held { role, keys: store.slot_stats(slot).keys, digest: store.digest(slot), ..Held::default() };
+        });
+        held
+    }
+
     /// FLUSHALL: empties every slot this node is primary of, as a write of each slot of its own.
     fn flush_all(&mut self) -> Result<(), ErrorReply>;
 
@@ -55,6 +70,21 @@ pub trait Host {
 
     /// Runs `f` on the node's slow log.
     fn slowlog(&mut self, f: &mut dyn FnMut(&mut Slowlog));
+}
+
+/// What a node holds of one slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Held {
+    /// `primary backup learner holder none`.
+    pub role: &'static str,
+    /// Whose stream of changes it stands in: the Raft index at which the primary last changed.
+    pub pterm: u64,
+    /// How far in that stream.
+    pub seq: u64,
+    /// How many keys.
+    pub keys: u64,
+    /// Of keys, values and has-TTL, in no order: equal at equal (pterm, seq).
+    pub digest: u64,
 }
 
 /// What CONFIG SET may change.

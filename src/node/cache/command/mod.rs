@@ -38,7 +38,7 @@ use std::sync::LazyLock;
 pub use conn::{ClientInfo, ConnState, ReplyMode};
 pub use context::{ConnCtx, Keyed, KeyedFn, NodeCtx};
 pub use error::ErrorReply;
-pub use host::{CommandCount, Facts, Host, Settings};
+pub use host::{CommandCount, Facts, Held, Host, Settings};
 pub use slowlog::Slowlog;
 pub use spec::{CrossSlot, Kind, Spec, flag};
 pub use topology::ClusterView;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt};
@@ -18,6 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::disk::OpenError;
 use super::types::{Outcome, RaftLogId, RaftMembership, Request, TypeConfig};
 use crate::node::master::state::State;
+use crate::proto::event::Severity;
 use crate::proto::id::{ClusterId, HomeId, MasterId};
 
 /// The snapshot's name in the data directory.
@@ -183,6 +185,21 @@ fn apply(
     outcome
 }
 
+/// The cluster's history in this master's log, as it happens: what is applied again after a start was told before it.
+fn log_events(outcome: &Outcome) {
+    static STARTED: LazyLock<SystemTime> = LazyLock::new(SystemTime::now);
+    let started = STARTED.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64);
+    let Outcome::Applied(applied) = outcome else { return };
+    for e in applied.events.iter().filter(|e| e.at_ms >= started) {
+        let by = e.by.as_deref().unwrap_or("-");
+        match e.severity {
+            Severity::Info => tracing::info!(seq = e.seq, by, "{}", e.text),
+            Severity::Warn => tracing::warn!(seq = e.seq, by, "{}", e.text),
+            Severity::Error => tracing::error!(seq = e.seq, by, "{}", e.text),
+        }
+    }
+}
+
 impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotData = Bytes;
     type SnapshotBuilder = Self;
@@ -197,6 +214,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     {
         while let Some((entry, responder)) = entries.try_next().await? {
             let outcome = self.shared.change(|replica| apply(replica, entry.log_id, entry.payload));
+            log_events(&outcome);
             if let Some(responder) = responder {
                 // Announced first: who hears of the outcome may look at once.
                 self.shared.announce();
