@@ -10,6 +10,7 @@ mod cluster;
 mod data;
 mod failures;
 mod fake_cache;
+mod health;
 mod processes;
 mod sandbox;
 mod words;
