@@ -216,7 +216,16 @@ pub struct TuiArgs {
     /// Frames a second at most [default: 20, over SSH 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=60))]
     pub fps: Option<u16>,
-    /// Print a picture of a screen instead: overview or ring
+    /// Keep what is seen in this new file, as lines of JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "replay")]
+    pub record: Option<PathBuf>,
+    /// Play a recording instead of watching a cluster
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub replay: Option<PathBuf>,
+    /// How many times faster than life the recording is played
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64), requires = "replay")]
+    pub speed: u32,
+    /// Print a picture of a screen instead: overview, ring, migrations, masters, events or keys
     #[arg(long, value_name = "SCREEN")]
     pub snapshot: Option<Screen>,
     /// Columns and rows of the picture
@@ -238,6 +247,9 @@ impl Default for TuiArgs {
             theme: ThemeName::Auto,
             mouse: false,
             fps: None,
+            record: None,
+            replay: None,
+            speed: 1,
             snapshot: None,
             size: (120, 36),
             format: tui::Format::Text,

@@ -35,6 +35,7 @@ pub mod evidence;
 mod feed;
 pub mod heartbeat;
 mod metrics;
+pub mod moves;
 pub mod operation;
 mod peers;
 pub mod raft;
