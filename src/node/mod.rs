@@ -3,5 +3,6 @@
 pub mod cache;
 pub mod clock;
 pub mod config;
+pub mod health;
 pub mod home;
 pub mod master;

@@ -11,6 +11,7 @@ mod data;
 mod documents;
 mod failures;
 mod fake_cache;
+mod health;
 mod operators;
 mod processes;
 mod sandbox;

@@ -49,13 +49,20 @@ pub struct Clients {
 
 impl Clients {
     /// A new connection, if there are fewer than `max`.
-    pub fn admit(&self, max: u32, addr: String, laddr: String, now_ms: u64) -> Option<(ConnState, Arc<Client>)> {
+    pub fn admit(
+        &self,
+        max: u32,
+        addr: String,
+        laddr: String,
+        fd: i32,
+        now_ms: u64,
+    ) -> Option<(ConnState, Arc<Client>)> {
         let mut all = lock(&self.all);
         if all.len() >= max as usize {
             return None;
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let state = ConnState::new(id, addr, laddr, now_ms);
+        let state = ConnState { fd, ..ConnState::new(id, addr, laddr, now_ms) };
         let client = Arc::new(Client {
             waiter: Arc::default(),
             kill: AtomicBool::new(false),

@@ -14,6 +14,10 @@ use crate::node::clock::Mono;
 use crate::proto::args::Args;
 use crate::proto::slot::{SLOTS, Slot};
 
+/// A slow log that wants commands faster than this has all of them timed; what is timed otherwise (a sample, what may be slow
+/// by its nature, what carries much) leaves nothing out that takes longer.
+const TIME_ALL_NS: u64 = 1_000_000;
+
 /// One command's access to the node.
 pub struct NodeHost<'a> {
     node: &'a Arc<Node>,
@@ -103,7 +107,7 @@ impl Host for NodeHost<'_> {
             parked: self.node.clients.waiting(),
             keys_with_ttl: self.node.shards.iter().map(|s| lock(s).store.primary_timers()).sum(),
             commands: self.node.command_counts(),
-            errors: Vec::new(),
+            errors: c.error_codes(),
         }
     }
 
@@ -137,6 +141,23 @@ impl Host for NodeHost<'_> {
 pub struct Calls {
     calls: std::sync::atomic::AtomicU64,
     failed: std::sync::atomic::AtomicU64,
+    /// How many were timed, and how long these took, nanoseconds.
+    timed: std::sync::atomic::AtomicU64,
+    timed_ns: std::sync::atomic::AtomicU64,
+}
+
+impl Calls {
+    /// Executed, and of these failed.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.calls.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
+    }
+
+    /// What all calls took, from those that were timed, microseconds.
+    fn usec(&self) -> u64 {
+        let n = |a: &std::sync::atomic::AtomicU64| u128::from(a.load(Ordering::Relaxed));
+        let ns = n(&self.timed_ns) * n(&self.calls) / n(&self.timed).max(1);
+        u64::try_from(ns / 1000).unwrap_or(u64::MAX)
+    }
 }
 
 impl Node {
@@ -169,9 +190,8 @@ impl Node {
 
     fn command_counts(&self) -> Vec<CommandCount> {
         let counts = super::command::all().iter().zip(&self.calls).filter_map(|(spec, c)| {
-            let calls = c.calls.load(Ordering::Relaxed);
-            let failed = c.failed.load(Ordering::Relaxed);
-            (calls > 0).then_some(CommandCount { name: spec.name, calls, failed, ..CommandCount::default() })
+            let (calls, failed) = c.counts();
+            (calls > 0).then_some(CommandCount { name: spec.name, calls, usec: c.usec(), failed, rejected: 0 })
         });
         counts.collect()
     }
@@ -180,6 +200,8 @@ impl Node {
         for c in &self.calls {
             c.calls.store(0, Ordering::Relaxed);
             c.failed.store(0, Ordering::Relaxed);
+            c.timed.store(0, Ordering::Relaxed);
+            c.timed_ns.store(0, Ordering::Relaxed);
         }
         for shard in &self.shards {
             lock(shard).store.reset_stats();
@@ -188,6 +210,7 @@ impl Node {
         for n in [&c.commands, &c.errors, &c.connections, &c.rejected, &c.bytes_in, &c.bytes_out] {
             n.store(0, Ordering::Relaxed);
         }
+        c.forget_codes();
     }
 
     fn apply_settings(&self, new: Settings) -> Result<(), String> {
@@ -204,8 +227,17 @@ impl Node {
         Ok(())
     }
 
-    /// A command took `ns`.
-    pub fn slow(&self, state: &ConnState, args: Args<'_>, ns: u64) {
+    /// Whether every command is to be timed, for the slow log's sake.
+    pub fn times_all(&self) -> bool {
+        self.slow_ns.load(Ordering::Relaxed) < TIME_ALL_NS
+    }
+
+    /// A command that was timed took `ns`.
+    pub fn timed(&self, spec: &Spec, state: &ConnState, args: Args<'_>, ns: u64) {
+        if let Some(c) = self.calls.get(spec.index()) {
+            c.timed.fetch_add(1, Ordering::Relaxed);
+            c.timed_ns.fetch_add(ns, Ordering::Relaxed);
+        }
         if ns >= self.slow_ns.load(Ordering::Relaxed) {
             let at_s = self.turn().now.wall_ms / 1000;
             lock(&self.slowlog).push(args, at_s, ns / 1000, &state.addr, &state.name);

@@ -9,8 +9,10 @@ pub mod clients;
 pub mod command;
 pub mod copy;
 pub mod effect;
+pub mod heat;
 pub mod host;
 pub mod link;
+pub mod metrics;
 pub mod node;
 pub mod peer;
 pub mod replica;
@@ -195,7 +197,7 @@ async fn housekeeping(node: Arc<Node>) {
     let mut sweep = interval(SWEEP);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut house, mut second) = (Duration::ZERO, Duration::ZERO);
-    let mut commands = 0;
+    let (mut commands, mut seconds) = (0, 0);
     loop {
         sweep.tick().await;
         node.clients.nudge_all();
@@ -215,6 +217,8 @@ async fn housekeeping(node: Arc<Node>) {
             second = Duration::ZERO;
             node.ops_per_s.store(rate.to_bits(), Ordering::Relaxed);
             node.counters.latency.second();
+            seconds += 1;
+            node.heat.second(seconds);
         }
     }
 }
@@ -240,6 +244,14 @@ async fn accept_peers(node: Arc<Node>, listener: tokio::net::TcpListener, jobs: 
 
 async fn greet(node: Arc<Node>, mut stream: TcpStream, jobs: Arc<Vec<mpsc::UnboundedSender<Job>>>) {
     let mut inbox = Inbox::default();
+    match wire::http(&mut stream, &mut inbox).await {
+        Ok(None) => {}
+        Ok(Some(request)) => {
+            let answer = request.map_or_else(|refused| refused, |r| metrics::answer(&node, &r));
+            return drop(wire::farewell(&mut stream, &answer).await);
+        }
+        Err(e) => return debug!(error = %e, "a peer said nothing"),
+    }
     let greeting = match wire::greet(&mut stream, &mut inbox, &node.me, node.cluster()).await {
         Ok(g) => g,
         Err(e) => return debug!(error = %e, "a peer was not welcome"),

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 use super::beat::Looks;
 use super::clients::Clients;
 use super::command::{self, ClusterView, Settings, Slowlog};
+use super::heat::Heat;
 use super::host::Calls;
 use super::peer::{Granted, Peer, PeerRef};
 use super::shard::{Shard, Turn, lock};
@@ -90,6 +91,8 @@ pub struct Node {
     pub slowlog: Mutex<Slowlog>,
     /// Commands slower than this are noted, nanoseconds.
     pub slow_ns: AtomicU64,
+    /// What is asked for most.
+    pub heat: Heat,
     /// By command.
     pub calls: Vec<Calls>,
     /// The configuration as clients are told of it, and its `cfg_index`.
@@ -167,6 +170,7 @@ impl Node {
             settings: Mutex::new(settings),
             slowlog: Mutex::new(Slowlog::new(settings.slowlog_max_len)),
             slow_ns: AtomicU64::new(settings.slowlog_slower_than_us as u64 * 1000),
+            heat: Heat::default(),
             calls: command::all().iter().map(|_| Calls::default()).collect(),
             cluster_cache: Mutex::default(),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),

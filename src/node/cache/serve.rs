@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::clients::Client;
 use super::command::{self, ConnCtx, ConnState, ErrorReply, Keyed, Kind, NodeCtx, Spec, error};
+use super::heat::SAMPLE;
 use super::host::NodeHost;
 use super::node::Node;
 use super::peer::BACKLOG_MAX;
@@ -38,6 +40,14 @@ const PARK_MAX_MS: u64 = 4000;
 /// How long a reply may be held before it is INDETERMINATE, milliseconds (PROTOCOL 6).
 const HELD_MAX_MS: u64 = 5000;
 
+/// A command with an argument longer than this is timed, bytes.
+const HEAVY: usize = 64 << 10;
+
+/// Whether a command carries much: its value is its last or its third word.
+fn heavy(args: Args<'_>) -> bool {
+    [args.len().saturating_sub(1), 2].iter().any(|i| args.get(*i).is_some_and(|a| a.len() > HEAVY))
+}
+
 /// What a reply rests on.
 enum Rests {
     /// On nothing more.
@@ -62,7 +72,7 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     node.counters.connections.fetch_add(1, Ordering::Relaxed);
     let now_ms = node.turn().now.mono_ms;
     let max = lock(&node.settings).maxclients;
-    let Some((state, client)) = node.clients.admit(max, addr, laddr, now_ms) else {
+    let Some((state, client)) = node.clients.admit(max, addr, laddr, stream.as_raw_fd(), now_ms) else {
         node.counters.rejected.fetch_add(1, Ordering::Relaxed);
         let mut out = Vec::new();
         Reply::new(&mut out, Default::default()).error_bytes(error::MAX_CLIENTS.bytes());
@@ -117,8 +127,10 @@ struct Core {
     reply: Vec<u8>,
     closing: bool,
     tally: Tally,
-    /// When the last command ended: the next one's start.
-    last: Mono,
+    /// Commands of this turn, by [`CLASSES`](super::stats::CLASSES).
+    ran: [u64; 3],
+    /// Counts commands, to pick a sample.
+    tick: u32,
 }
 
 /// Commands of one kind in a row, counted at the node all at once: every core would otherwise fight for the same counters.
@@ -228,6 +240,7 @@ impl Session {
             whole: None,
             json: None,
         };
+        let id = state.id;
         let core = Core {
             node,
             state,
@@ -241,7 +254,8 @@ impl Session {
             reply: Vec::new(),
             closing: false,
             tally: Tally::default(),
-            last: Mono(0),
+            ran: [0; 3],
+            tick: id as u32,
         };
         Self { input, core }
     }
@@ -252,15 +266,15 @@ impl Session {
         let turn = self.core.node.turn();
         self.core.release(turn);
         let until = self.execute(turn);
-        Mono::now() < until
+        let now = Mono::now();
+        self.core.account(turn, now);
+        now < until
     }
 
     /// Runs all whole commands; until when what they did may be told.
     fn execute(&mut self, turn: Turn) -> Mono {
         let mut until = Mono(u64::MAX);
-        let mut ran = 0u64;
         let (input, core) = (&mut self.input, &mut self.core);
-        core.last = turn.mono;
         while !core.closing && core.has_room() {
             if input.json.is_none() && input.whole.is_none() && input.buf.get(input.start) == Some(&b'{') {
                 input.json = Some(JsonLines::default());
@@ -277,19 +291,7 @@ impl Session {
                 }
                 Some(Step::Done) => {
                     core.parked_since = None;
-                    ran += 1;
                 }
-            }
-        }
-        if ran > 0 {
-            let node = &core.node;
-            node.counters.commands.fetch_add(ran, Ordering::Relaxed);
-            node.counters.latency.record(core.last.0 - turn.mono.0, ran);
-            core.client.active(turn.now.mono_ms, core.state.last_cmd);
-            core.tally.flush(node);
-            // Only what was held went to peers.
-            if !core.held.is_empty() && node.largest_backlog() > BACKLOG_MAX {
-                node.backlogged.store(true, Ordering::Release);
             }
         }
         until
@@ -352,6 +354,7 @@ impl Input {
                 Err(e) => {
                     let mut text = Vec::new();
                     Reply::new(&mut text, core.state.proto).error(&format!("ERR {e}"));
+                    core.node.counters.erred(&text);
                     core.queue(&text, Rests::Nothing, turn, None);
                     core.closing = true;
                     return None;
@@ -411,6 +414,39 @@ impl Input {
 }
 
 impl Core {
+    /// Counts what a turn ran.
+    fn account(&mut self, turn: Turn, now: Mono) {
+        let ran = std::mem::take(&mut self.ran);
+        let all = ran.iter().sum();
+        if all == 0 {
+            return;
+        }
+        let (node, took) = (&self.node, now.0.saturating_sub(turn.mono.0));
+        node.counters.commands.fetch_add(all, Ordering::Relaxed);
+        node.counters.latency.record(took, all);
+        for (class, n) in node.counters.classes.iter().zip(ran).filter(|(_, n)| *n > 0) {
+            class.record(took, n);
+        }
+        self.tally.flush(node);
+        self.client.active(turn.now.mono_ms, self.state.last_cmd);
+        // Only what was held went to peers.
+        if !self.held.is_empty() && node.largest_backlog() > BACKLOG_MAX {
+            node.backlogged.store(true, Ordering::Release);
+        }
+    }
+
+    /// A browser that was made to speak to this port (Redis closes on the same two words): what follows is not to be run.
+    fn is_http(&mut self, args: Args<'_>) -> bool {
+        let name = args.get(0).unwrap_or_default();
+        let attack = name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:");
+        if attack {
+            tracing::warn!(client = self.state.addr, "HTTP on the client port: the connection is closed unanswered");
+            self.closing = true;
+            self.out.truncate(self.written);
+        }
+        attack
+    }
+
     /// No reply is held and no command is parked.
     fn is_idle(&self) -> bool {
         self.held.is_empty() && self.parked_since.is_none()
@@ -460,12 +496,23 @@ impl Core {
         let proto = self.state.proto;
         let spec = match command::resolve(args) {
             Ok(spec) => spec,
+            Err(_) if json.is_none() && self.is_http(args) => {
+                buf.truncate(if direct { self.written } else { 0 });
+                *(if direct { &mut self.out } else { &mut self.reply }) = buf;
+                return Step::Done;
+            }
             Err(e) => {
+                self.ran[2] += 1;
                 self.refuse(&mut buf, &e);
+                self.node.counters.erred(&buf[base..]);
                 return self.end(buf, base, Rests::Nothing, turn, json);
             }
         };
         self.state.last_cmd = Some(spec);
+        self.tick = self.tick.wrapping_add(1);
+        let sampled = self.tick.is_multiple_of(SAMPLE);
+        // Reading a clock costs a tenth of a small command: only what may be slow, and a sample, is timed.
+        let started = (sampled || spec.may_be_slow() || heavy(args) || self.node.times_all()).then(Mono::now);
         let step = match spec.kind {
             Kind::Keyed(body) => self.keyed((spec, body), args, slot, turn, until, &mut buf),
             Kind::Conn(body) => {
@@ -504,10 +551,18 @@ impl Core {
                 return Step::Parked;
             }
         };
-        self.tally.add(&self.node, spec, buf.get(base) == Some(&b'-'));
-        let now = Mono::now();
-        self.node.slow(&self.state, args, now.0.saturating_sub(self.last.0));
-        self.last = now;
+        let failed = buf.get(base) == Some(&b'-');
+        self.tally.add(&self.node, spec, failed);
+        if failed {
+            self.node.counters.erred(&buf[base..]);
+        }
+        self.ran[spec.class()] += 1;
+        if let Some(started) = started {
+            self.node.timed(spec, &self.state, args, Mono::now().0.saturating_sub(started.0));
+        }
+        if sampled && let Some(key) = spec.first_key_of(args) {
+            self.node.heat.touch(Slot::of_key(key), key);
+        }
         self.end(buf, base, rests, turn, json)
     }
 
@@ -579,12 +634,10 @@ impl Core {
             None if config.slots.get(slot.ix()).is_none_or(|s| s.pterm == 0) => return false,
             None => out.error_bytes(error::CLUSTERDOWN_SLOT.bytes()),
         }
-        self.node.counters.errors.fetch_add(1, Ordering::Relaxed);
         true
     }
 
     fn refuse(&self, buf: &mut Vec<u8>, e: &ErrorReply) {
-        self.node.counters.errors.fetch_add(1, Ordering::Relaxed);
         Reply::new(buf, self.state.proto).error_bytes(e.bytes());
     }
 
@@ -652,6 +705,7 @@ impl Core {
             let bytes = &self.held_bytes[gone..gone + first.len];
             gone += first.len;
             if state == Held::Confirmed {
+                self.node.counters.held.record(turn.mono.0.saturating_sub(first.since.0), 1);
                 self.out.extend_from_slice(bytes);
                 continue;
             }
@@ -670,6 +724,7 @@ impl Core {
                 Rests::One { wrote: false, .. } => self.refuse(&mut text, &error::CLUSTERDOWN),
                 _ => self.refuse(&mut text, &error::INDETERMINATE),
             }
+            self.node.counters.erred(&text);
             match first.json {
                 Some(id) => {
                     let line = json::answer_resp(self.node.me.id.as_str(), id, &text);

@@ -1,5 +1,6 @@
 //! Counters and the latency histogram of a node: written with relaxed atomics by the data path, read by the heartbeat.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,6 +8,10 @@ use super::shard::lock;
 
 /// Buckets: 4 per power of two up to 2^40 ns (18 minutes); a quantile is off by at most 1/8 of its value.
 const BUCKETS: usize = 160;
+/// Powers of two that a histogram is shown by, nanoseconds: 4 µs to 8.6 s.
+const BOUNDS: std::ops::RangeInclusive<usize> = 12..=33;
+/// Codes of errors that are kept apart; a code can come from a bug only, but a map must have an end.
+const CODES_MAX: usize = 64;
 /// How many past seconds the percentiles look at.
 const WINDOW_S: usize = 5;
 
@@ -14,6 +19,7 @@ const WINDOW_S: usize = 5;
 #[derive(Debug)]
 pub struct Histogram {
     now: [AtomicU64; BUCKETS],
+    sum_ns: AtomicU64,
     past: Mutex<Past>,
 }
 
@@ -28,6 +34,7 @@ impl Default for Histogram {
     fn default() -> Self {
         Self {
             now: std::array::from_fn(|_| AtomicU64::new(0)),
+            sum_ns: AtomicU64::new(0),
             past: Mutex::new(Past { seen: [0; BUCKETS], seconds: [[0; BUCKETS]; WINDOW_S], at: 0 }),
         }
     }
@@ -51,6 +58,15 @@ impl Histogram {
     /// `n` commands took so long.
     pub fn record(&self, ns: u64, n: u64) {
         self.now[bucket(ns)].fetch_add(n, Ordering::Relaxed);
+        self.sum_ns.fetch_add(ns.saturating_mul(n), Ordering::Relaxed);
+    }
+
+    /// Since the start: how many took less than each bound, bounds in nanoseconds; how many in all, and their sum.
+    pub fn cumulative(&self) -> (Vec<(u64, u64)>, u64, u64) {
+        let counts: Vec<u64> = self.now.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+        let below = |log: usize| counts[..log * 4].iter().sum();
+        let buckets = BOUNDS.map(|log| (1u64 << log, below(log))).collect();
+        (buckets, counts.iter().sum(), self.sum_ns.load(Ordering::Relaxed))
     }
 
     /// Called once a second: moves the window on.
@@ -99,11 +115,65 @@ pub struct Counters {
     pub bytes_out: AtomicU64,
     /// Service times.
     pub latency: Histogram,
+    /// Service times since the start, by class of command: [`CLASSES`].
+    pub classes: [Histogram; 3],
+    /// How long replies were held until they were confirmed.
+    pub held: Histogram,
+    codes: Mutex<BTreeMap<String, u64>>,
+}
+
+/// What a command does to data.
+pub const CLASSES: [&str; 3] = ["read", "write", "other"];
+
+impl Counters {
+    /// An error reply leaves, `-CODE text`.
+    pub fn erred(&self, reply: &[u8]) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let code = reply.get(1..).unwrap_or_default().split(|b| matches!(b, b' ' | b'\r')).next().unwrap_or_default();
+        let code = String::from_utf8_lossy(code);
+        let mut codes = lock(&self.codes);
+        if codes.len() < CODES_MAX || codes.contains_key(&*code) {
+            *codes.entry(code.into_owned()).or_default() += 1;
+        }
+    }
+
+    /// Error replies by code.
+    pub fn error_codes(&self) -> Vec<(String, u64)> {
+        lock(&self.codes).iter().map(|(code, n)| (code.clone(), *n)).collect()
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn forget_codes(&self) {
+        lock(&self.codes).clear();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_are_kept_exactly() {
+        let h = Histogram::default();
+        for ns in [1, 4095, 4096, 1 << 20, u64::MAX >> 30] {
+            h.record(ns, 1);
+        }
+        let (buckets, count, sum) = h.cumulative();
+        assert_eq!((buckets[0], buckets[1]), ((4096, 2), (8192, 3)));
+        assert_eq!(buckets.iter().find(|b| b.0 == 1 << 20).map(|b| b.1), Some(3));
+        assert_eq!(buckets.iter().find(|b| b.0 == 1 << 21).map(|b| b.1), Some(4));
+        assert_eq!((count, sum), (5, 1 + 4095 + 4096 + (1 << 20) + (u64::MAX >> 30)));
+    }
+
+    #[test]
+    fn errors_are_told_apart_by_code() {
+        let c = Counters::default();
+        c.erred(b"-WRONGTYPE Operation\r\n");
+        c.erred(b"-ERR x\r\n");
+        c.erred(b"-ERR\r\n");
+        assert_eq!(c.error_codes(), [("ERR".to_owned(), 2), ("WRONGTYPE".to_owned(), 1)]);
+        assert_eq!(c.errors.load(Ordering::Relaxed), 3);
+    }
 
     #[test]
     fn quantiles_are_within_an_eighth() {

@@ -7,11 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::node::health::http::{self, Request};
 use crate::proto::frame::{self, BadFrame, Frame, Purpose};
 use crate::proto::id::{ClusterId, Ref};
 
 /// A greeting that takes longer than this is given up: the peer is stuck or is no peer.
 pub const GREETING_MAX: Duration = Duration::from_secs(2);
+/// The longest head of an HTTP request, bytes: a scraper's is a few hundred.
+const HEAD_MAX: usize = 16 << 10;
 /// What is read at once: several batches of small items, one chunk of a copy.
 const READ_SIZE: usize = 64 << 10;
 
@@ -54,6 +57,11 @@ impl Inbox {
     /// Puts the frame that [`Inbox::frame`] gave last back.
     pub fn untake(&mut self) {
         self.start = self.before;
+    }
+
+    /// What was read and not yet taken.
+    pub fn unread(&self) -> &[u8] {
+        &self.buf[self.start..]
     }
 
     fn make_room(&mut self) {
@@ -101,6 +109,46 @@ pub async fn dial(addr: &str, hello: &Frame<'_>) -> io::Result<TcpStream> {
     stream.set_nodelay(true)?;
     send(&mut stream, hello).await?;
     Ok(stream)
+}
+
+/// Waits for the first bytes: no frame is as long as `GET ` or any other verb would say. A head as text, or the answer to what
+/// is not taken; none if a peer speaks.
+pub async fn http(stream: &mut TcpStream, inbox: &mut Inbox) -> io::Result<Option<Result<Request, Vec<u8>>>> {
+    timeout(GREETING_MAX, async {
+        while inbox.unread().len() < 4 {
+            inbox.fill(stream).await?;
+        }
+        if !inbox.unread()[..4].iter().all(|b| b.is_ascii_uppercase() || matches!(b, b' ' | b'/')) {
+            return Ok(None);
+        }
+        loop {
+            let head = inbox.unread();
+            if let Some(end) = memchr::memmem::find(head, b"\r\n\r\n") {
+                let mut lines = head[..end].split(|b| *b == b'\n').map(<[u8]>::trim_ascii_end);
+                let first = lines.next().unwrap_or_default();
+                if !http::is_http(first) {
+                    return Err(refused("no HTTP"));
+                }
+                return Ok(Some(http::parse(first, lines)));
+            }
+            if head.len() > HEAD_MAX {
+                return Err(refused("an endless HTTP head"));
+            }
+            inbox.fill(stream).await?;
+        }
+    })
+    .await
+    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Sends the last bytes of a connection and closes it behind them.
+pub async fn farewell(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
+    timeout(GREETING_MAX, async {
+        stream.write_all(bytes).await?;
+        stream.shutdown().await
+    })
+    .await
+    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// Who dials, and what for.

@@ -1,4 +1,4 @@
-//! The master's port: nodes, operators and other masters, one JSON object a line; `GET /healthz` for probes.
+//! The master's port: nodes, operators and other masters, one JSON object a line; HTTP for probes and scrapers.
 //!
 //! Each connection is one task. What it reads it answers itself (views, configurations, Raft) or hands to the runtime's one
 //! task; what it writes it takes from a bounded outbox and from the feed, as fast as the peer reads.
@@ -18,9 +18,11 @@ use tokio::time::{sleep, timeout};
 
 use super::brain::{ConnId, Event};
 use super::feed::{Cursor, Feed, Frame};
+use super::metrics;
 use super::peers;
 use super::raft::Consensus;
 use crate::node::clock::Mono;
+use crate::node::health::http;
 use crate::proto::control::{self, Envelope, Incoming, Message, RefreshMaster, ShutdownCache};
 use crate::proto::error::Failure;
 use crate::proto::net::conn::{BACKLOG_MAX, Conn, ConnError, LineReader, LineWriter};
@@ -281,7 +283,7 @@ impl Ear {
                 }
             };
             let at = Mono::now();
-            if std::mem::take(&mut first) && is_http(&line) {
+            if std::mem::take(&mut first) && http::is_http(&line) {
                 self.http(&line, &mut reader).await;
                 return Ok(());
             }
@@ -411,35 +413,46 @@ impl Ear {
     /// Answers one HTTP request and is done.
     async fn http(&self, line: &[u8], reader: &mut LineReader<OwnedReadHalf>) {
         // Read to its end, or closing would reset the connection under the answer.
+        let mut headers = Vec::new();
         let rest = async {
-            for _ in 0..HTTP_LINES_MAX {
+            while headers.len() < HTTP_LINES_MAX {
                 match reader.next_line().await {
-                    Ok(Some(line)) if !line.is_empty() => {}
+                    Ok(Some(line)) if !line.is_empty() => headers.push(line),
                     _ => return,
                 }
             }
         };
         drop(timeout(HTTP_WITHIN, rest).await);
-        let path = line.split(|b| *b == b' ').nth(1).unwrap_or_default();
-        let (code, body) = match path {
-            b"/healthz" if self.hub.raft.status().stopped.is_none() => ("200 OK", "ok\n"),
-            b"/healthz" => ("503 Service Unavailable", "Raft has stopped\n"),
-            _ => ("404 Not Found", "this port speaks NDJSON; over HTTP it knows only /healthz\n"),
+        let answer = match http::parse(line, headers.iter().map(|l| l.as_ref())) {
+            Ok(request) => self.tell(&request).await,
+            Err(refused) => refused,
         };
-        let answer = format!(
-            "HTTP/1.1 {code}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-            body.len()
-        );
         self.outbox.send(Bytes::from(answer));
+    }
+
+    async fn tell(&self, request: &http::Request) -> Vec<u8> {
+        let raft = &self.hub.raft;
+        match request.path.as_str() {
+            "/healthz" if raft.status().stopped.is_none() => request.ok("ok\n"),
+            "/healthz" => request.unavailable("Raft has stopped\n"),
+            "/readyz" => match metrics::ready(raft) {
+                Ok(()) => request.ok("ok\n"),
+                Err(why) => request.unavailable(why),
+            },
+            "/metrics" => {
+                let (tx, rx) = oneshot::channel();
+                let asked = self.hub.inbox.send(Input::Frame(tx)).await.is_ok();
+                let frame = if asked { timeout(HTTP_WITHIN, rx).await.ok().and_then(Result::ok) } else { None };
+                let status = frame.and_then(|f| f.status());
+                request.metrics(&metrics::expose(request.format, raft, status.as_ref(), self.hub.feed.watchers()))
+            }
+            _ => request.not_found("this port speaks NDJSON; over HTTP there are /metrics, /healthz and /readyz\n"),
+        }
     }
 }
 
 /// The runtime's task has ended.
 struct Gone;
-
-fn is_http(line: &[u8]) -> bool {
-    line.starts_with(b"GET /") && (line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0"))
-}
 
 /// Writes.
 struct Mouth {

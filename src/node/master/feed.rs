@@ -37,6 +37,13 @@ pub struct Frame {
     event_seq: u64,
 }
 
+impl Frame {
+    /// The status document, read back.
+    pub fn status(&self) -> Option<Status> {
+        serde_json::from_str(self.status.get()).ok()
+    }
+}
+
 /// How far one WATCH stream has come.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cursor {

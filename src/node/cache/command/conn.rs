@@ -40,6 +40,8 @@ pub struct ConnState {
     pub addr: String,
     /// The address it connected to, host:port.
     pub laddr: String,
+    /// Its socket's descriptor; 0 where there is none.
+    pub fd: i32,
     /// When it connected, milliseconds on [`Now::mono_ms`](crate::node::cache::store::Now::mono_ms).
     pub created_ms: u64,
     /// When its last command arrived, likewise.
@@ -101,6 +103,7 @@ impl ConnState {
             id: self.id,
             addr: self.addr.clone(),
             laddr: self.laddr.clone(),
+            fd: self.fd,
             name: self.name.clone(),
             lib_name: self.lib_name.clone(),
             lib_ver: self.lib_ver.clone(),

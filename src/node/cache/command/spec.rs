@@ -147,6 +147,26 @@ impl fmt::Debug for Spec {
 }
 
 impl Spec {
+    /// Its class, as metrics name them: read, write, other.
+    pub fn class(&self) -> usize {
+        match self.flags {
+            f if f & flag::READONLY != 0 => 0,
+            f if f & flag::WRITE != 0 => 1,
+            _ => 2,
+        }
+    }
+
+    /// Works on the whole node or on any number of keys.
+    pub fn may_be_slow(&self) -> bool {
+        !matches!(self.kind, Kind::Keyed(_)) || self.last_key < 0
+    }
+
+    /// The first key of a command, if it has one.
+    pub fn first_key_of<'a>(&self, args: Args<'a>) -> Option<&'a [u8]> {
+        let at = usize::try_from(self.first_key).ok().filter(|at| *at > 0)?;
+        args.get(at)
+    }
+
     const fn new(name: &'static str, arity: i16, kind: Kind) -> Self {
         Self {
             name,

@@ -1,0 +1,140 @@
+//! Which slots and keys are asked for most, from a sample of the commands on keys.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::shard::lock;
+use crate::proto::slot::{SLOTS, Slot};
+
+/// One command in so many is looked at, on each connection.
+pub const SAMPLE: u32 = 16;
+/// Keys that are counted at once: the more, the surer the first ten.
+const KEYS: usize = 64;
+/// A longer key is counted by its beginning.
+const KEY_MAX: usize = 128;
+/// Counts are halved so often, seconds: what was hot a minute ago hardly counts.
+const HALF_LIFE_S: u64 = 10;
+
+/// Samples by slot and by key.
+#[derive(Debug)]
+pub struct Heat {
+    slots: Box<[AtomicU32]>,
+    keys: Mutex<Sketch>,
+}
+
+impl Default for Heat {
+    fn default() -> Self {
+        Self { slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(), keys: Mutex::default() }
+    }
+}
+
+impl Heat {
+    /// A sampled command on a key.
+    pub fn touch(&self, slot: Slot, key: &[u8]) {
+        if let Some(n) = self.slots.get(slot.ix()) {
+            n.fetch_add(1, Ordering::Relaxed);
+        }
+        // Another thread is at it: one sample more or less means nothing.
+        if let Ok(mut keys) = self.keys.try_lock() {
+            keys.touch(&key[..key.len().min(KEY_MAX)]);
+        }
+    }
+
+    /// Called once a second, with the seconds since the start.
+    pub fn second(&self, n: u64) {
+        if n.is_multiple_of(HALF_LIFE_S) {
+            self.slots.iter().for_each(|s| s.store(s.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
+            lock(&self.keys).halve();
+        }
+    }
+
+    /// The slots that were asked for lately, with their share of all samples.
+    pub fn slots(&self) -> Vec<(u16, f64)> {
+        let counts: Vec<u32> = self.slots.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+        let all: u64 = counts.iter().map(|n| u64::from(*n)).sum();
+        let hot = counts.into_iter().enumerate().filter(|(_, n)| *n > 0);
+        hot.map(|(s, n)| (s as u16, f64::from(n) / all as f64)).collect()
+    }
+
+    /// The hottest keys, hottest first, with their share of all samples (at most; a share may be too high by 1/64).
+    pub fn keys(&self, n: usize) -> Vec<(Vec<u8>, f64)> {
+        lock(&self.keys).top(n)
+    }
+}
+
+/// The most frequent of a stream in bounded memory (Space-Saving: Metwally, Agrawal and El Abbadi, "Efficient Computation of
+/// Frequent and Top-k Elements in Data Streams", 2005): a key that is not counted takes the place and the count of the rarest.
+#[derive(Debug, Default)]
+struct Sketch {
+    counts: Vec<(Vec<u8>, u64)>,
+    all: u64,
+}
+
+impl Sketch {
+    fn touch(&mut self, key: &[u8]) {
+        self.all += 1;
+        if let Some((_, n)) = self.counts.iter_mut().find(|(k, _)| k == key) {
+            *n += 1;
+            return;
+        }
+        if self.counts.len() < KEYS {
+            self.counts.push((key.to_vec(), 1));
+            return;
+        }
+        if let Some((k, n)) = self.counts.iter_mut().min_by_key(|(_, n)| *n) {
+            k.clear();
+            k.extend_from_slice(key);
+            *n += 1;
+        }
+    }
+
+    fn halve(&mut self) {
+        self.all /= 2;
+        self.counts.iter_mut().for_each(|(_, n)| *n /= 2);
+        self.counts.retain(|(_, n)| *n > 0);
+    }
+
+    fn top(&self, n: usize) -> Vec<(Vec<u8>, f64)> {
+        let mut top = self.counts.clone();
+        top.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        top.truncate(n);
+        top.into_iter().map(|(k, n)| (k, n as f64 / self.all.max(1) as f64)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hottest_keys_are_found_among_many() {
+        let heat = Heat::default();
+        for i in 0..100_000u32 {
+            let key = match i % 10 {
+                0..3 => "first".to_owned(),
+                3..5 => "second".to_owned(),
+                _ => format!("cold{i}"),
+            };
+            heat.touch(Slot::of_key(key.as_bytes()), key.as_bytes());
+        }
+        let top = heat.keys(2);
+        assert_eq!((top[0].0.as_slice(), top[1].0.as_slice()), (&b"first"[..], &b"second"[..]));
+        assert!((0.30..0.32).contains(&top[0].1), "{}", top[0].1);
+        let slots = heat.slots();
+        let hottest = slots.iter().max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        assert_eq!(Slot(hottest.0), Slot::of_key(b"first"));
+        assert!((slots.iter().map(|s| s.1).sum::<f64>() - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_was_hot_cools_down_and_memory_stays_bounded() {
+        let heat = Heat::default();
+        (0..1000).for_each(|_| heat.touch(Slot(1), b"old"));
+        (1..=100).for_each(|s| heat.second(s));
+        (0..100).for_each(|_| heat.touch(Slot(2), &[b'x'; 100_000]));
+        let top = heat.keys(10);
+        assert_eq!(top[0].0.len(), KEY_MAX);
+        assert!(heat.keys(usize::MAX).len() <= KEYS);
+        assert!(heat.slots().iter().all(|(s, share)| *s == 2 && *share == 1.0));
+    }
+}
