@@ -25,3 +25,7 @@ bench:
 pictures:
     cargo run --release --locked -- up
     cargo run --release --locked -- tui --snapshot overview
+
+# Every fault scenario ten times in a row and the nemesis mix for 30 minutes (root; goes on where it stopped).
+soak *ONLY:
+    tests/soak.sh {{ONLY}}

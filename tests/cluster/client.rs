@@ -44,6 +44,19 @@ impl Client {
         Client { host: host.clone(), nodes, open: BTreeMap::new(), slots, answer_max: ANSWER_MAX }
     }
 
+    /// Asks the first node who holds what, as real clients do first; what it does not learn it is told by MOVED.
+    pub fn learn(&mut self) {
+        let first = self.nodes[0];
+        let Ok(Value::Array(ranges)) = self.ask_node(first, &[b"CLUSTER", b"SLOTS"]) else { return };
+        for r in ranges {
+            let Some([from, to, holder, ..]) = r.items() else { continue };
+            let (Some(from), Some(to), Some(holder)) = (from.int(), to.int(), holder.items()) else { continue };
+            let ip = holder[0].bytes().and_then(|b| std::str::from_utf8(b).ok()).and_then(|t| t.parse().ok());
+            let (Some(ip), Some(port)) = (ip, holder[1].int()) else { continue };
+            self.slots[from as usize..=to as usize].fill(SocketAddr::new(ip, port as u16));
+        }
+    }
+
     /// Waits this long for each answer.
     pub fn patient(mut self, answer_max: Duration) -> Client {
         self.answer_max = answer_max;

@@ -11,13 +11,15 @@ use std::time::{Duration, Instant};
 
 use cachectl::proto::control::{self, Empty, Message, RefreshIp};
 use cachectl::proto::event::Event;
+use cachectl::proto::id::NodeId;
+use cachectl::proto::operation::{Apply, OperationKind, PlanView, Wish};
 use cachectl::proto::slot::{SLOTS, Slot};
 use cachectl::proto::status::{Health, NodeState, NodeStatus, WatchView};
 use cachectl::proto::view::{SlotState, View};
 use rustix::process::Signal;
 
 use super::client::Client;
-use super::common::{CACHECTL, PATIENCE, signal};
+use super::common::{CACHECTL, signal};
 use super::load::{Load, Shape};
 use super::net::{Host, Net};
 
@@ -29,6 +31,10 @@ pub const NODE_PORT: u16 = 7201;
 pub const PEER_PORT: u16 = 17201;
 /// A paused or cut-off master is not waited for longer than this when it is asked.
 const ASK_MAX: Duration = Duration::from_millis(800);
+
+/// How long a cluster may take to get over a fault before its test fails: far more than any healthy one, also where other work
+/// leaves it a twentieth of two cores.
+const RECOVERY: Duration = Duration::from_secs(180);
 
 /// What a test's cluster consists of.
 #[derive(Debug, Clone)]
@@ -269,6 +275,41 @@ impl Fleet {
         }
     }
 
+    /// One request to whoever leads, asked until it is answered.
+    pub fn request(&self, message: &Message) -> Message {
+        super::common::wait_for("the leader's answer", || {
+            self.masters().iter().find_map(|m| match self.ask(m, message)? {
+                Message::RefreshMaster(_) => None,
+                Message::Error(f) if matches!(f.code.as_str(), "NOT_LEADER" | "UNKNOWN") => None,
+                answer => Some(answer),
+            })
+        })
+    }
+
+    /// What an operation would do.
+    pub fn plan(&self, kind: OperationKind, nodes: &[&str]) -> PlanView {
+        match self.request(&Message::Plan(wish(kind, nodes))) {
+            Message::Planned(p) => *p,
+            other => panic!("PLAN was answered with {other:?}"),
+        }
+    }
+
+    /// Begins an operation.
+    pub fn apply(&self, kind: OperationKind, nodes: &[&str]) {
+        match self.request(&Message::Apply(Apply { wish: wish(kind, nodes), epoch: None, moves_digest: None })) {
+            Message::Accepted(_) => {}
+            other => panic!("APPLY was answered with {other:?}"),
+        }
+    }
+
+    /// Why an operation is refused.
+    pub fn refused(&self, kind: OperationKind, nodes: &[&str]) -> String {
+        match self.request(&Message::Apply(Apply { wish: wish(kind, nodes), epoch: None, moves_digest: None })) {
+            Message::Error(f) => f.code,
+            other => panic!("APPLY was answered with {other:?}"),
+        }
+    }
+
     /// What one master shows; none if it does not answer or sends elsewhere.
     pub fn view_of(&self, master: &str) -> Option<WatchView> {
         match self.ask(master, &Message::StatusRequest(Empty {}))? {
@@ -292,16 +333,18 @@ impl Fleet {
 
     /// Waits until a view is so.
     pub fn wait(&self, what: &str, f: impl Fn(&WatchView) -> bool) -> WatchView {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + RECOVERY;
         let mut last = None;
         while Instant::now() < end {
+            let asked = Instant::now();
             if let Some(v) = self.view() {
                 if f(&v) {
                     return v;
                 }
                 last = Some(v);
             }
-            std::thread::sleep(Duration::from_millis(40));
+            // Watching must not be the load that keeps it from recovering.
+            std::thread::sleep((asked.elapsed() * 3).max(Duration::from_millis(40)));
         }
         panic!("gave up waiting for {what}; last seen: {}", last.map_or("nothing".into(), |v| describe(&v)));
     }
@@ -406,6 +449,11 @@ impl Drop for Fleet {
             }
         }
     }
+}
+
+fn wish(kind: OperationKind, nodes: &[&str]) -> Wish {
+    let nodes = nodes.iter().map(|n| NodeId::new(n).expect("a name")).collect();
+    Wish { kind, nodes, force: false, accept_data_loss: false }
 }
 
 /// One node in a view.

@@ -9,6 +9,8 @@ mod fleet;
 mod history;
 mod load;
 mod masters;
+mod mix;
+mod moves;
 mod net;
 mod nodes;
 mod proxy;
