@@ -107,8 +107,14 @@ pub fn run(config: NodeConfig, shutdown: watch::Receiver<bool>) -> anyhow::Resul
         })?;
         match end {
             LifeEnd::Shutdown => return Ok(()),
-            LifeEnd::Ended(Ended::Stopped) => return Ok(()),
+            LifeEnd::Ended(Ended::Stopped | Ended::Drained) => return Ok(()),
+            LifeEnd::Ended(e @ Ended::CantLeave(_)) => {
+                warn!("{e}");
+                return Ok(());
+            }
             LifeEnd::Ended(e @ Ended::Refused(_)) => bail!(e),
+            // Told to end: no new life begins.
+            LifeEnd::Fenced if *shutdown.borrow() => return Ok(()),
             LifeEnd::Fenced => {}
         }
     }
@@ -162,13 +168,27 @@ async fn control(
     let mut fenced = node.fenced.subscribe();
     let standalone = node.config.standalone;
     tokio::select! {
-        _ = shutdown.wait_for(|s| *s) => Ok(LifeEnd::Shutdown),
+        () = leave(node, &mut shutdown) => Ok(LifeEnd::Shutdown),
         _ = fenced.wait_for(|f| *f) => Ok(LifeEnd::Fenced),
         end = beat::run(node.clone(), home.id, masters), if !standalone => {
             sleep(PARTING).await;
             Ok(LifeEnd::Ended(end))
         }
     }
+}
+
+/// Told to end: asks to be drained and waits for that, but not for ever. What is not handed over by then is as after a death.
+async fn leave(node: &Node, shutdown: &mut watch::Receiver<bool>) {
+    // An error is as good as the word: whoever could have said it is gone.
+    let _ = shutdown.wait_for(|s| *s).await;
+    let member = node.view().is_live(&node.me);
+    if node.config.standalone || !member || node.stopped.load(Ordering::Acquire) {
+        return;
+    }
+    info!(timeout = ?node.config.drain_timeout, "asking to be drained");
+    node.leaving.send_replace(true);
+    sleep(node.config.drain_timeout).await;
+    warn!("not drained in time");
 }
 
 async fn housekeeping(node: Arc<Node>) {

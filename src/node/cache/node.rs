@@ -20,7 +20,8 @@ use crate::node::config::NodeConfig;
 use crate::proto::frame::Refusal;
 use crate::proto::id::{ClusterId, Ref};
 use crate::proto::slot::{SLOTS, Slot};
-use crate::proto::view::{Absorbed, Config, View};
+use crate::proto::status::NodeState;
+use crate::proto::view::{Absorbed, Config, Phase, SlotState, View};
 
 /// How far the wall clock may drift from the derived one before it is corrected, milliseconds: far more than reading jitter,
 /// far less than a person notices.
@@ -69,6 +70,12 @@ pub struct Node {
     pub fenced: watch::Sender<bool>,
     /// A planned stop was ordered and everything is halted.
     pub stopped: AtomicBool,
+    /// Slots this node is primary of and shall give away.
+    pub giving: Mutex<Vec<Slot>>,
+    /// This process was asked to end: it wants to be drained first.
+    pub leaving: watch::Sender<bool>,
+    /// The masters let this life go by plan.
+    left: AtomicBool,
     own_quota: AtomicU64,
     /// The configuration the quotas follow from.
     quotas_of: AtomicU64,
@@ -145,6 +152,9 @@ impl Node {
             backlogged: AtomicBool::new(false),
             fenced: watch::Sender::new(false),
             stopped: AtomicBool::new(false),
+            giving: Mutex::default(),
+            leaving: watch::Sender::new(false),
+            left: AtomicBool::new(false),
             own_quota: AtomicU64::new(0),
             quotas_of: AtomicU64::new(0),
             ops_per_s: AtomicU64::new(0),
@@ -239,6 +249,12 @@ impl Node {
             return absorbed;
         }
         let live = new.is_live(&self.me);
+        if !live && new.member(&self.me).is_some_and(|m| m.state == NodeState::Left) {
+            // Drained or removed by plan: this process is not wanted back, under no new life either.
+            self.left.store(true, Ordering::Release);
+            self.halt();
+            return absorbed;
+        }
         if !live && self.was_member.load(Ordering::Acquire) {
             // The last holder of orphan slots keeps them and claims them back; anyone else starts anew, empty.
             if !new.slots.iter().any(|s| s.last_holder.as_ref() == Some(&self.me)) {
@@ -279,6 +295,9 @@ impl Node {
         if gained + lost > 0 {
             info!(epoch = new.cfg_index, gained, lost, "primary slots changed");
         }
+        let mine = |s: &SlotState| s.phase == Phase::Handover && s.primary.as_ref() == Some(&self.me);
+        let giving = new.slots.iter().enumerate().filter(|(_, s)| mine(s)).map(|(ix, _)| Slot(ix as u16));
+        *lock(&self.giving) = giving.collect();
         self.publish(new.clone());
         for (node, slots) in copies {
             let peer = self.peer(&node, &new);
@@ -421,6 +440,29 @@ impl Node {
         }
     }
 
+    /// Whether some slot is to be given away.
+    pub fn is_giving(&self) -> bool {
+        !lock(&self.giving).is_empty()
+    }
+
+    /// Whether the masters let this life go by plan.
+    pub fn left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Whether the view shows this life as being drained.
+    pub fn is_draining(&self) -> bool {
+        self.view().member(&self.me).is_some_and(|m| m.state == NodeState::Draining)
+    }
+
+    /// Whether the view shows that this life is being drained and holds nothing any more.
+    pub fn is_drained(&self) -> bool {
+        let view = self.view();
+        let holds = |s: &SlotState| s.replica(&self.me).is_some() || s.last_holder.as_ref() == Some(&self.me);
+        let leaves = view.member(&self.me).is_some_and(|m| matches!(m.state, NodeState::Draining | NodeState::Left));
+        leaves && !view.slots.iter().any(holds)
+    }
+
     /// Stops serving for good (planned stop, fenced).
     pub fn halt(&self) {
         self.shards.iter().for_each(|s| lock(s).halt());
@@ -435,8 +477,7 @@ fn old_cver(old: &Config, slot: usize) -> u64 {
 /// What a node without masters believes: itself, primary of everything.
 fn standalone_view(me: &Ref, config: &NodeConfig) -> Config {
     use crate::proto::id::HomeId;
-    use crate::proto::status::NodeState;
-    use crate::proto::view::{Member, Phase, Replica, SlotState};
+    use crate::proto::view::{Member, Replica};
     let slot = SlotState {
         pterm: 1,
         cver: 1,

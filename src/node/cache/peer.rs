@@ -15,7 +15,7 @@ use crate::proto::slot::Slot;
 /// Unconfirmed bytes towards one peer above which clients are no longer read: what a stalled backup may cost in memory.
 pub const BACKLOG_MAX: usize = 64 << 20;
 /// Copied bytes that may be on their way to one peer, so that live items behind them are not delayed for long.
-pub const COPY_WINDOW: usize = 1 << 20;
+pub const COPY_WINDOW: usize = 256 << 10;
 
 /// A frame on its way, to be acted on when its ack comes.
 #[derive(Debug, Clone, Copy)]
@@ -192,6 +192,8 @@ pub struct Peer {
     pub quota_wake: Notify,
     /// Slots to be copied to it.
     pub jobs: Mutex<VecDeque<Slot>>,
+    /// What was copied to it so far.
+    pub copied: Copied,
     /// Copies that arrived whole but could not be counted for want of a lease.
     pub uncounted: Mutex<Vec<Stream>>,
     /// When the last ack came, milliseconds of CLOCK_BOOTTIME.
@@ -208,6 +210,15 @@ pub struct Peer {
     pub quota_met: AtomicBool,
     /// The peer is no member any more: its link ends.
     pub gone: AtomicBool,
+}
+
+/// Sums of copies, for the view.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// Keys sent.
+    pub keys: AtomicU64,
+    /// Bytes sent.
+    pub bytes: AtomicU64,
 }
 
 /// Memory a peer keeps for this node's slots there.
@@ -258,6 +269,7 @@ impl Peer {
             beacon_wake: Notify::new(),
             quota_wake: Notify::new(),
             jobs: Mutex::default(),
+            copied: Copied::default(),
             uncounted: Mutex::default(),
             progress_ms: AtomicU64::new(0),
             broken: AtomicBool::new(false),

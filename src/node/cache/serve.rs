@@ -22,6 +22,7 @@ use crate::proto::json;
 use crate::proto::reply::Reply;
 use crate::proto::resp::{Decoder, Limits};
 use crate::proto::slot::Slot;
+use crate::proto::view::Phase;
 
 /// Replies of one connection that may wait for confirmation; above it, it is not read.
 const HELD_MAX: usize = 4096;
@@ -470,6 +471,10 @@ impl Core {
             Ran::Elsewhere => {
                 let config = shard.config.clone();
                 drop(shard);
+                // It is about to move: sent to its primary now, the client would soon be sent on from there.
+                if config.slots.get(slot.ix()).is_some_and(|s| s.phase == Phase::Handover) {
+                    return None;
+                }
                 self.redirect(&config, slot, buf).then_some(Rests::Nothing)
             }
         }

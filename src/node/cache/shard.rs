@@ -16,7 +16,7 @@ use crate::proto::slot::Slot;
 use crate::proto::view::{Config, SlotState};
 
 /// Copied bytes per chunk: small enough that the shard's lock is held briefly and live items are not delayed behind it.
-pub const CHUNK_BYTES: usize = 32 << 10;
+pub const CHUNK_BYTES: usize = 16 << 10;
 /// Keys evicted at once to make room for one command; a command that needs more than this is refused with OOM.
 const EVICT_MAX: usize = 1 << 20;
 
@@ -211,9 +211,13 @@ impl Shard {
 
     /// Deletes keys past their deadline in slots this node serves, at most `max`; how many.
     pub fn expire(&mut self, turn: Turn, max: usize) -> usize {
-        let due = self.store.expired(turn.now, max);
-        let n = due.len();
-        for (slot, key) in due {
+        let mut n = 0;
+        for (slot, key) in self.store.expired(turn.now, max) {
+            // Nothing is written while a slot is given away, nor under a promise: the deadline is met later, wherever it serves.
+            if !matches!(self.slots[slot.ix()].serving(turn.mono), Serving::Until(_)) {
+                continue;
+            }
+            n += 1;
             self.fx.clear();
             // Looking is enough: a key past its deadline is deleted by whoever sees it.
             self.store.txn(slot, turn.now, &mut self.fx).peek(&key);
@@ -303,6 +307,11 @@ impl Shard {
         true
     }
 
+    /// What RELINQUISH says of a slot that is being given away, if it may be said: (cver, final seq).
+    pub fn relinquish(&mut self, slot: Slot, turn: Turn) -> Option<(u64, u64)> {
+        self.slots[slot.ix()].relinquish(turn.mono)
+    }
+
     /// A frame was refused; whether the target is broken.
     pub fn on_refuse(&mut self, peer: &PeerRef, stream: &Stream, why: Refusal) -> bool {
         self.slots[stream.slot.ix()].on_refuse(&peer.node, stream, why)
@@ -330,10 +339,13 @@ impl Shard {
             return None;
         }
         self.fx.clear();
-        let fx = &mut self.fx;
+        let (fx, mut keys) = (&mut self.fx, 0);
         let next = self.store.scan(stream.slot, cursor, CHUNK_BYTES, |k, v, deadline| {
+            keys += 1;
             fx.push(Effect::Set(k, v, deadline.map_or(Ttl::None, Ttl::At)));
         });
+        peer.copied.keys.fetch_add(keys, Ordering::Relaxed);
+        peer.copied.bytes.fetch_add(self.fx.bytes().len() as u64, Ordering::Relaxed);
         lock(&peer.queue).chunk(*stream, self.fx.bytes(), next == 0);
         peer.wake.notify_one();
         Some(next)

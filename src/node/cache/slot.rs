@@ -11,6 +11,13 @@
 //!                            └── last one dies, this was it ──▶ Holder (data kept until NODE_BACK or hand-out)
 //! ```
 //!
+//! A handover (PROTOCOL 8.4), as the two ends see it. Only a newer view ends it: SWITCH, or serving again under the old primary.
+//!
+//! ```text
+//!  primary:  serves ── L answers beacons at the handover ──▶ parked ── all of ack_set confirmed ──▶ relinquished, repeated
+//!  L:        parks what comes ── SWITCH ──▶ Primary, serves once leases are held    (abort: answers MOVED again)
+//! ```
+//!
 //! A copy, as the primary counts it: `Wanted → Copying → Counted → Ready`. Counted: the learner is in `ack_set`, SYNC_END is on
 //! its way; from then on the copy is never restarted. Ready: it confirmed SYNC_END; LEARNER_READY is repeated until the view
 //! shows it in sync.
@@ -177,11 +184,20 @@ pub enum Sent {
     End(u64),
 }
 
+/// A slot that its primary is to give away.
+#[derive(Debug, Clone)]
+struct Giving {
+    to: Ref,
+    /// The `cver` at which this handover was first seen: from there on its target parks.
+    asked: u64,
+    /// Nothing runs any more, whatever becomes of the target's lease: RELINQUISH may be on its way.
+    parked: bool,
+}
+
 /// One slot. `W` wakes someone whose reply is held.
 #[derive(Debug)]
 pub struct SlotRepl<P, W> {
     rank: Rank,
-    phase: Phase,
     pterm: u64,
     cver: u64,
     since: u64,
@@ -194,6 +210,10 @@ pub struct SlotRepl<P, W> {
     covered_until: Mono,
     serve_after: Mono,
     past: (u64, u64),
+    /// As primary, during a handover.
+    giving: Option<Giving>,
+    /// As backup: this node is the target of a handover.
+    receiving: bool,
     targets: Vec<Target<P>>,
     waiters: VecDeque<(u64, W)>,
 }
@@ -202,7 +222,6 @@ impl<P, W> Default for SlotRepl<P, W> {
     fn default() -> Self {
         Self {
             rank: Rank::None,
-            phase: Phase::Orphan,
             pterm: 0,
             cver: 0,
             since: 0,
@@ -213,6 +232,8 @@ impl<P, W> Default for SlotRepl<P, W> {
             covered_until: Mono(0),
             serve_after: Mono(0),
             past: (0, 0),
+            giving: None,
+            receiving: false,
             targets: Vec::new(),
             waiters: VecDeque::new(),
         }
@@ -222,7 +243,7 @@ impl<P, W> Default for SlotRepl<P, W> {
 impl<P: Leased, W> SlotRepl<P, W> {
     /// A slot served alone, without masters (`--standalone`).
     pub fn standalone() -> Self {
-        Self { rank: Rank::Primary, phase: Phase::Serving, pterm: 1, cver: 1, since: 1, ..Self::default() }
+        Self { rank: Rank::Primary, pterm: 1, cver: 1, since: 1, ..Self::default() }
     }
 
     /// What this node is to it.
@@ -263,9 +284,10 @@ impl<P: Leased, W> SlotRepl<P, W> {
     /// can_serve: primary, not handing over, promises waited out, a lease from every member of `ack_set`.
     pub fn serving(&self, now: Mono) -> Serving {
         if self.rank != Rank::Primary {
-            return Serving::No;
+            // The target of a handover is about to be primary: who comes early waits rather than being sent back.
+            return if self.receiving { Serving::Wait } else { Serving::No };
         }
-        if self.phase != Phase::Serving || now < self.serve_after {
+        if self.is_parked() || now < self.serve_after {
             return Serving::Wait;
         }
         let mut until = Mono(u64::MAX);
@@ -278,6 +300,30 @@ impl<P: Leased, W> SlotRepl<P, W> {
             until = until.min(lease.until);
         }
         Serving::Until(until)
+    }
+
+    /// Whether this primary stopped serving for a handover. Its target parks first, so that nobody is sent back and forth.
+    fn is_parked(&self) -> bool {
+        self.giving.as_ref().is_some_and(|g| {
+            let knows = |t: &Target<P>| t.node == g.to && t.peer.lease().cfg_index >= g.asked;
+            g.parked || self.targets.iter().any(knows)
+        })
+    }
+
+    /// Whether this primary is to give the slot away.
+    pub fn is_giving(&self) -> bool {
+        self.giving.is_some()
+    }
+
+    /// If everything is confirmed and nothing can be written any more: what RELINQUISH says, (cver, final seq). From then on
+    /// only a newer view frees this node, for the RELINQUISH may be committed at any time.
+    pub fn relinquish(&mut self, now: Mono) -> Option<(u64, u64)> {
+        if now < self.serve_after || !self.is_parked() {
+            return None;
+        }
+        let giving = self.giving.as_mut()?;
+        giving.parked = true;
+        (self.confirmed >= self.seq).then_some((self.cver, self.seq))
     }
 
     /// A command changed the slot: its item's seq.
@@ -395,11 +441,13 @@ impl<P: Leased, W> SlotRepl<P, W> {
         Some(seq)
     }
 
-    /// Learners to report ready: (learner, cver, since).
-    pub fn ready_learners(&self) -> impl Iterator<Item = (&Ref, u64, u64)> {
+    /// Learners to report ready: (learner, cver, since). None before this primary's own promises are over: a learner in sync
+    /// could be promoted without having waited for them.
+    pub fn ready_learners(&self, now: Mono) -> impl Iterator<Item = (&Ref, u64, u64)> {
+        let may_report = self.rank == Rank::Primary && now >= self.serve_after;
         self.targets
             .iter()
-            .filter(|t| t.stage == Stage::Ready && !t.broken && self.rank == Rank::Primary)
+            .filter(move |t| may_report && t.stage == Stage::Ready && !t.broken)
             .map(|t| (&t.node, self.cver, t.since))
     }
 
@@ -492,6 +540,11 @@ impl<P: Leased, W> SlotRepl<P, W> {
         if change.wipe || (was == Rank::None && rank != Rank::None) {
             self.seq = 0;
             self.opened = 0;
+            if rank == Rank::InSync && since == new.pterm && !new.clean {
+                // Handed out empty with this node as its backup at once. A cut-off primary may hold a dead one's lease, so
+                // the new primary waits; this node waits as long, should it be promoted before that wait is over.
+                self.covered_until = self.covered_until.max(now.plus_ms(PROMISE_MS));
+            }
         }
         let lost = was == Rank::Primary && (rank != Rank::Primary || new.pterm != self.pterm);
         if lost {
@@ -500,8 +553,12 @@ impl<P: Leased, W> SlotRepl<P, W> {
             change.wake = true;
         }
         let gained = rank == Rank::Primary && (was != Rank::Primary || new.pterm != self.pterm);
+        // A handover that follows another one unseen finds this node parked, and leaves it so.
+        let parked = self.giving.take().is_some_and(|g| g.parked && !gained);
+        let giving = |to: &Ref| Giving { to: to.clone(), asked: new.cver, parked };
+        self.giving = new.handover_to.as_ref().filter(|_| rank == Rank::Primary).map(giving);
+        self.receiving = rank == Rank::InSync && new.handover_to.as_ref() == Some(me);
         self.rank = rank;
-        self.phase = new.phase;
         self.since = since;
         self.cver = new.cver;
         self.pterm = new.pterm;

@@ -6,6 +6,7 @@ use crate::node::master::entry::{Answer, Registration};
 use crate::proto::error::Failure;
 use crate::proto::event::Severity;
 use crate::proto::id::{Incarnation, NodeId, Ref};
+use crate::proto::operation::OperationKind;
 use crate::proto::status::NodeState;
 use crate::proto::view::{Member, Phase};
 
@@ -27,6 +28,8 @@ pub const WEIGHT_MIN: f64 = 0.01;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Dead,
+    /// As dead, but the node is not wanted back.
+    Removed,
     ByPlan,
 }
 
@@ -165,7 +168,7 @@ impl State {
         }
         for node in dead.keys() {
             if let Some(m) = self.cfg.members.get_mut(&node.id) {
-                m.state = if by_plan { NodeState::Left } else { NodeState::Dead };
+                m.state = if end == End::Dead { NodeState::Dead } else { NodeState::Left };
             }
             self.buried.push_back(node.clone());
             while self.buried.len() > BURIED_KEPT {
@@ -181,6 +184,17 @@ impl State {
         if orphaned > 0 && !by_plan {
             let text = format!("{orphaned} slots have no holder left and answer CLUSTERDOWN");
             cx.event(self, Severity::Error, "slots-orphaned", "", text);
+        }
+    }
+
+    /// Declares nodes dead on an operator's word. Their processes find themselves gone by plan, and end.
+    pub(super) fn remove(&mut self, cx: &mut Apply<'_>, nodes: &[Ref]) {
+        if self.cfg.stopping {
+            return cx.refuse("STOPPING", "the cluster is being stopped");
+        }
+        self.bury(cx, nodes, &[], End::Removed, "removed by force");
+        for node in nodes.iter().filter(|n| !self.cfg.is_live(n)) {
+            self.admitted.remove(&node.id);
         }
     }
 
@@ -251,6 +265,19 @@ impl State {
         cx.done.cfg_changed = true;
         let text = if on { format!("{id} is being drained") } else { format!("{id} stays") };
         cx.event(self, Severity::Info, "node-draining", id.as_str(), text);
+    }
+
+    /// A scale operation begins, or (off) was given up: standby nodes are admitted, nodes to be removed are drained.
+    pub(super) fn enlist(&mut self, cx: &mut Apply<'_>, kind: OperationKind, nodes: &[NodeId], on: bool) {
+        for id in nodes {
+            let Some(m) = self.cfg.members.get(id) else { continue };
+            match (kind, on, m.state) {
+                (OperationKind::ScaleOut, true, _) => self.admit(cx, id),
+                (OperationKind::ScaleIn, true, NodeState::Up | NodeState::Joining | NodeState::Standby)
+                | (OperationKind::ScaleIn, false, NodeState::Draining) => self.drain(cx, id, on),
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn node_left(&mut self, cx: &mut Apply<'_>, node: &Ref) {
