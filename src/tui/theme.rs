@@ -221,7 +221,7 @@ impl Theme {
                 ix(136),
                 ix(36),
                 ix(228),
-                ix(250),
+                ix(150),
             ],
             ..Self::dark()
         }
