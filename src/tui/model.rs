@@ -17,7 +17,7 @@ use super::theme::{Theme, ThemeName};
 use crate::proto::event::{Event, Severity};
 use crate::proto::operation::OperationState;
 use crate::proto::slot::Slot;
-use crate::proto::status::{MasterStatus, NodeState, NodeStatus, OperationStatus, WatchView};
+use crate::proto::status::{Health, MasterStatus, NodeState, NodeStatus, OperationStatus, WatchView};
 
 /// The longest text typed into a prompt, characters: keys of 512 MB are not typed by hand.
 pub const INPUT_MAX: usize = 256;
@@ -379,6 +379,29 @@ impl Model {
         self.shown().map_or(0, |c| c.status.operations.iter().filter(|o| is_open(o)).count())
     }
 
+    /// What of the picture a person would want to see at once when it changes; the rest may wait for the clock's second.
+    pub fn gist(&self) -> Gist {
+        let status = self.live.as_ref().map(|c| &c.status);
+        let moving = status.map_or(0, |s| {
+            s.operations
+                .iter()
+                .filter(|o| is_open(o))
+                .fold(0u64, |sum, o| sum.wrapping_add(o.id).wrapping_add(o.slots_done))
+        });
+        Gist {
+            link: self.link_state(),
+            at: status.map_or((0, 0), |s| (s.term, s.epoch)),
+            health: status.map(|s| s.state),
+            states: status.map_or_else(Vec::new, |s| s.nodes.iter().map(|n| n.state).collect()),
+            alive: status.map_or(0, |s| s.masters.iter().filter(|m| m.alive).count()),
+            leader: status.is_some_and(|s| s.leader.is_some()),
+            event: self.live.as_ref().and_then(|c| c.events.back()).map_or(0, |e| e.seq),
+            moving,
+            failures: self.link.failed.len(),
+            toast: self.toast.is_some(),
+        }
+    }
+
     /// A number for a request, so that its answer is known.
     pub fn next_request(&mut self) -> u64 {
         self.last_request += 1;
@@ -451,6 +474,21 @@ impl Model {
         cluster.renew(now_ms, status, slots, events, ascii);
         true
     }
+}
+
+/// See [`Model::gist`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gist {
+    link: LinkState,
+    at: (u64, u64),
+    health: Option<Health>,
+    states: Vec<NodeState>,
+    alive: usize,
+    leader: bool,
+    event: u64,
+    moving: u64,
+    failures: usize,
+    toast: bool,
 }
 
 /// Whether something of an operation is still to do.

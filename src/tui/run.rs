@@ -28,6 +28,8 @@ const FPS: u16 = 20;
 const FPS_SSH: u16 = 10;
 /// The most that may be asked for.
 const FPS_MAX: u16 = 60;
+/// While nothing but ages and rates change, so often is enough.
+const QUIET: Duration = Duration::from_secs(1);
 /// Messages taken in before a frame is drawn, so that a flood of input can't keep the screen still.
 const BATCH_MAX: usize = 64;
 /// Answers waiting to be taken in: a screen has a handful of questions open at a time.
@@ -207,9 +209,16 @@ impl App {
         self.pass_time()?;
         let mut drawn = Instant::now();
         self.tty.draw(&self.model)?;
-        let mut dirty = false;
+        // Something is not drawn yet; something that a person waits for.
+        let (mut dirty, mut urgent) = (false, false);
         while !self.quit {
-            let wake = if dirty { drawn + frame } else { Instant::now() + self.idle_for() };
+            let pace = if urgent { frame } else { QUIET };
+            let wake = if dirty {
+                (drawn + pace).min(Instant::now() + self.idle_for())
+            } else {
+                Instant::now() + self.idle_for()
+            };
+            let before = self.model.gist();
             let msg = tokio::select! {
                 () = sleep_until(wake) => None,
                 msg = self.input.events.recv() => Some(msg.unwrap_or(Msg::Terminate)),
@@ -227,7 +236,9 @@ impl App {
                 return Ok(());
             }
             self.pass_time()?;
+            let timer = msg.is_none();
             if let Some(msg) = msg {
+                urgent |= !matches!(msg, Msg::Link(_));
                 self.record(&msg)?;
                 self.take_in(msg)?;
                 for _ in 0..BATCH_MAX {
@@ -236,10 +247,13 @@ impl App {
                 }
             }
             dirty = true;
-            if !self.quit && drawn.elapsed() >= frame {
+            urgent |= self.model.gist() != before;
+            // The clock's second and the link's next state come by the timer; they are due when it says so.
+            let due = drawn.elapsed() >= if urgent || timer { frame } else { QUIET };
+            if !self.quit && due {
                 self.tty.draw(&self.model)?;
                 drawn = Instant::now();
-                dirty = false;
+                (dirty, urgent) = (false, false);
             }
         }
         Ok(())

@@ -140,7 +140,7 @@ impl Theme {
         Theme {
             name: ThemeName::Dark,
             text: fg(Color::Reset),
-            dim: fg(ix(245)),
+            dim: fg(ix(247)),
             border: fg(ix(240)),
             border_focus: fg(ix(75)),
             title: fg(Color::Reset).add_modifier(bold),
@@ -149,7 +149,7 @@ impl Theme {
             warn: fg(ix(221)).add_modifier(bold),
             bad: fg(ix(203)).add_modifier(bold),
             info: fg(ix(117)),
-            selection: Style::new().bg(ix(237)).add_modifier(bold),
+            selection: Style::new().bg(ix(235)).add_modifier(bold),
             bar_on: fg(ix(75)),
             bar_off: fg(ix(238)),
             series: [fg(ix(75)), fg(ix(215))],
@@ -176,34 +176,34 @@ impl Theme {
         Theme {
             name: ThemeName::Light,
             text: fg(Color::Reset),
-            dim: fg(ix(242)),
+            dim: fg(ix(240)),
             border: fg(ix(249)),
             border_focus: fg(ix(25)),
             title: fg(Color::Reset).add_modifier(bold),
             accent: fg(ix(25)).add_modifier(bold),
-            ok: fg(ix(28)),
-            warn: fg(ix(130)).add_modifier(bold),
+            ok: fg(ix(22)),
+            warn: fg(ix(94)).add_modifier(bold),
             bad: fg(ix(160)).add_modifier(bold),
             info: fg(ix(24)),
-            selection: Style::new().bg(ix(254)).add_modifier(bold),
+            selection: Style::new().bg(ix(255)).add_modifier(bold),
             bar_on: fg(ix(25)),
             bar_off: fg(ix(251)),
-            series: [fg(ix(25)), fg(ix(130))],
+            series: [fg(ix(25)), fg(ix(94))],
             banner: Style::new().fg(ix(231)).bg(ix(160)).add_modifier(bold),
-            owners: [ix(25), ix(130), ix(28), ix(161), ix(91), ix(30), ix(94), ix(124), ix(65), ix(97), ix(62), ix(58)],
+            owners: [ix(25), ix(94), ix(22), ix(125), ix(91), ix(23), ix(58), ix(160), ix(54), ix(126), ix(61), ix(88)],
         }
     }
 
     fn cvd() -> Theme {
         let bold = Modifier::BOLD;
-        // Okabe and Ito's eight, at the nearest of the 256 colours: sky blue, orange, bluish green, yellow, blue,
-        // vermilion, reddish purple; red and green never oppose each other.
+        // After Okabe and Ito: sky blue is good, yellow wants a look, vermilion is broken; red and green never oppose each
+        // other. Owners are chosen so that both common kinds of colour blindness tell them apart (a test computes it).
         Theme {
             name: ThemeName::Cvd,
             ok: fg(ix(74)),
             warn: fg(ix(220)).add_modifier(bold),
             bad: fg(ix(208)).add_modifier(bold | Modifier::UNDERLINED),
-            info: fg(ix(175)),
+            info: fg(ix(158)),
             accent: fg(ix(220)).add_modifier(bold),
             border_focus: fg(ix(220)),
             bar_on: fg(ix(74)),
@@ -212,16 +212,16 @@ impl Theme {
             owners: [
                 ix(74),
                 ix(214),
+                ix(230),
+                ix(137),
+                ix(69),
+                ix(87),
+                ix(181),
+                ix(226),
+                ix(136),
                 ix(36),
-                ix(227),
-                ix(33),
-                ix(202),
-                ix(175),
-                ix(250),
-                ix(117),
-                ix(180),
-                ix(30),
-                ix(229),
+                ix(228),
+                ix(150),
             ],
             ..Self::dark()
         }
@@ -251,6 +251,14 @@ impl Theme {
             banner: bold.add_modifier(Modifier::REVERSED),
             owners: [Color::Reset; OWNER_COLOURS],
         }
+    }
+
+    /// The styles that words are drawn in.
+    pub fn words(&self) -> Vec<Style> {
+        let mut out = vec![self.text, self.dim, self.title, self.accent, self.ok, self.warn, self.bad, self.info];
+        out.extend([self.bar_on, self.border_focus, self.series[0], self.series[1]]);
+        out.extend((0..OWNER_COLOURS).map(|i| self.owner(i)));
+        out
     }
 
     /// Whether colours are used at all.

@@ -161,6 +161,39 @@ async fn go(
     status: &Status,
     plan: PlanView,
 ) -> Result<(Option<u64>, PlanView), CliError> {
+    let started = start_all(local, fresh, children);
+    errand.started.extend(children.iter().map(|c| c.process.id.clone()));
+    started?;
+    if !fresh.is_empty() {
+        let progress = Progress::spinner(&ctx.out);
+        let settle = Settle::new(&local.members, fresh.to_vec(), Goal::TakesPart, Some(status));
+        settle.wait(children, Instant::now() + REGISTERED, &progress).await?;
+    }
+    errand.apply_latest(plan).await
+}
+
+/// Starts these nodes on standby and does not wait for them: for the screen, which sees them come and applies their plan.
+pub async fn start_standby(ctx: &Ctx, names: &[NodeId]) -> Result<(), CliError> {
+    inherit::close_on_exec();
+    let mut local = Local::of(ctx, "`add`")?;
+    let _lock = Lock::take(&local.home.lock_path(), "add", &ctx.out, LOCK_WAIT)?;
+    // Read under the lock: another command may have changed it meanwhile.
+    local = Local::of(ctx, "`add`")?;
+    let mut client = link::masters(&local.members.addrs(Role::Master), REGISTERED);
+    let status = link::status(&mut client).await.map_err(unanswered)?.status;
+    let runs = |m: &Member| local.running.process(&m.id).is_some_and(|p| p.identity.alive());
+    let fresh: Vec<Member> = choose(&local.members, &status, None, names)?.into_iter().filter(|m| !runs(m)).collect();
+    let before = local.members.clone();
+    let mut children = Vec::new();
+    let started = start_all(&mut local, &fresh, &mut children);
+    if started.is_err() {
+        undo(&mut local, before, &mut children);
+    }
+    spawn::reap(children);
+    started
+}
+
+fn start_all(local: &mut Local, fresh: &[Member], children: &mut Vec<Spawned>) -> Result<(), CliError> {
     for m in fresh {
         check_ports(m, &local.running)?;
         local.members.members.retain(|old| old.id != m.id);
@@ -172,14 +205,8 @@ async fn go(
         local.running.put(child.process.clone());
         children.push(child);
         local.home.put_running(&local.running)?;
-        errand.started.push(m.id.clone());
     }
-    if !fresh.is_empty() {
-        let progress = Progress::spinner(&ctx.out);
-        let settle = Settle::new(&local.members, fresh.to_vec(), Goal::TakesPart, Some(status));
-        settle.wait(children, Instant::now() + REGISTERED, &progress).await?;
-    }
-    errand.apply_latest(plan).await
+    Ok(())
 }
 
 /// Ends what was started for nothing, and forgets it.

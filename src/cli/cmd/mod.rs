@@ -13,6 +13,7 @@ pub mod follow;
 pub mod foreground;
 pub mod forget;
 pub mod get;
+pub mod hand;
 pub mod incr;
 pub mod kv;
 pub mod logs;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 
-use super::{Ctx, Reach};
+use super::{Ctx, Reach, hand};
 use crate::cli::args::TuiArgs;
 use crate::cli::context::Said;
 use crate::cli::error::{CliError, CmdResult, Exit};
@@ -47,6 +47,7 @@ pub async fn run(ctx: &Ctx, args: &TuiArgs) -> CmdResult {
         return ctx.out.line(picture.trim_end_matches('\n')).map(|()| Exit::Done);
     }
     let program = program(ctx);
+    let local = reach.as_ref().filter(|r| r.members.is_some()).map(|_| hand::local(ctx));
     let (masters, cluster) = reach.map_or((Vec::new(), None), |r| (r.masters, Some(r.name)));
     let options = TuiOptions {
         masters,
@@ -58,7 +59,7 @@ pub async fn run(ctx: &Ctx, args: &TuiArgs) -> CmdResult {
         mouse: args.mouse,
         fps: args.fps,
         start_demo: Some(start_demo(ctx.target.name.clone())),
-        local: None,
+        local,
         program,
         record: args.record.clone(),
         replay: args.replay.clone().map(|file| (file, args.speed)),

@@ -24,6 +24,7 @@ use super::state::{BACKUPS_MAX, State};
 use crate::node::clock::Mono;
 use crate::proto::control::{Empty, Message};
 use crate::proto::error::Failure;
+use crate::proto::event::Severity;
 use crate::proto::id::{ClusterId, LeaderId, MasterId, NAME_MAX, NodeId, Ref};
 use crate::proto::operation::{Accepted, Apply, OperationKind, PlanView, Wish};
 use crate::proto::slot::Slot;
@@ -150,6 +151,11 @@ enum Purpose {
     Stopping,
     Stopped,
     Note,
+    /// Leadership goes on once it is on record who asked for it.
+    HandOver {
+        asker: Asker,
+        to: Option<MasterId>,
+    },
     Ordered {
         asker: Asker,
     },
@@ -445,6 +451,11 @@ impl Brain {
                     t.fail(asker, "TRY_AGAIN", "it is not known yet whether this was committed");
                 }
             }
+            (Purpose::HandOver { asker, .. }, Outcome::NotLeader) => t.redirect(asker),
+            // An order is an order, on record or not.
+            (Purpose::HandOver { asker, to }, _) => {
+                t.say(Command::Transfer { to, answer: Some((asker.conn, asker.id)) });
+            }
             (Purpose::Elected, Outcome::Applied(_)) => self.elected(t),
             (Purpose::Init, Outcome::Applied(_)) => self.lead(t),
             _ => {}
@@ -508,7 +519,7 @@ impl Brain {
         }
         let act = match message {
             Message::ClusterStop(_) => return self.cluster_stop(t, asker, &plain(by)),
-            Message::SwitchMaster(m) => return self.switch_master(t, asker, m.to),
+            Message::SwitchMaster(m) => return self.switch_master(t, asker, m.to, &plain(by)),
             Message::Plan(wish) => return self.plan_wish(t, asker, &wish),
             Message::Apply(apply) => return self.apply_wish(t, asker, by, &apply),
             Message::ShutdownCache(m) => {
@@ -529,7 +540,7 @@ impl Brain {
         self.propose_for(t, Purpose::Ordered { asker }, act, Some(plain(by)));
     }
 
-    fn switch_master(&mut self, t: &mut Turn<'_>, asker: Asker, to: Option<MasterId>) {
+    fn switch_master(&mut self, t: &mut Turn<'_>, asker: Asker, to: Option<MasterId>, by: &str) {
         match &to {
             Some(to) if to == &self.params.me => t.reply(asker, Message::Ok(Empty {})),
             _ if self.params.others.is_empty() => {
@@ -538,7 +549,13 @@ impl Brain {
             Some(to) if !self.params.others.iter().any(|(m, _)| m == to) => {
                 t.fail(asker, "NO_SUCH_MASTER", &format!("no master {to}"));
             }
-            _ => t.say(Command::Transfer { to, answer: Some((asker.conn, asker.id)) }),
+            _ => {
+                let whom = to.as_ref().map_or_else(|| "another".to_owned(), ToString::to_string);
+                let text = format!("leadership goes from {} to {whom}", self.params.me);
+                let (severity, kind) = (Severity::Info, "switchover".into());
+                let note = Act::Note { severity, kind, subject: whom, text };
+                self.propose_for(t, Purpose::HandOver { asker, to }, note, Some(by.to_owned()));
+            }
         }
     }
 }
