@@ -42,7 +42,7 @@ fn grant(ctx: &Ctx, wish: LocalWish) -> anyhow::Result<LocalAnswer> {
             if !logs::processes(&home).contains(&who) {
                 bail!("{} has no log here: it was not started from this machine", escape(&who));
             }
-            let lines = logs::read(&home, &[who], &Filter { since: None, tail: Some(LOG_LINES) });
+            let lines = logs::read(&home, &[who], &Filter { tail: Some(LOG_LINES), ..Filter::default() });
             Ok(LocalAnswer::Lines(lines.into_iter().map(|l| l.text).collect()))
         }
     }
