@@ -17,9 +17,13 @@ test:
 demo:
     cargo run --release --locked -- up --tui
 
-# Every benchmark: the planner's figures and whatever else is in benches/.
+# cachectl beside every other cache on PATH, and the kernel's floor; the table is left in target/peers.md.
 bench:
-    cargo bench --locked
+    cargo bench --locked --bench peers
+
+# The parts by themselves: the planner's figures, the codec, the store.
+bench-parts:
+    cargo bench --locked --bench plan --bench codec --bench store
 
 # The README's picture, from a real screen of a real cluster.
 pictures:
