@@ -25,10 +25,12 @@ bench:
 bench-parts:
     cargo bench --locked --bench plan --bench codec --bench store
 
-# The README's picture, from a real screen of a real cluster.
+# Pictures of every screen of a real cluster, as SVG, in target/pictures.
 pictures:
     cargo run --release --locked -- up
-    cargo run --release --locked -- tui --snapshot overview
+    mkdir -p target/pictures
+    for s in overview ring migrations masters events; do \
+        cargo run --release --locked -q -- tui --snapshot $s --size 120x36 --format svg --gather 5s > target/pictures/$s.svg; done
 
 # Every fault scenario ten times in a row and the nemesis mix for 30 minutes (root; goes on where it stopped).
 soak *ONLY:

@@ -99,6 +99,26 @@ impl Desk {
         self.sees(&[words])
     }
 
+    /// Waits on the Events screen for an operation's end. A ring that changed between plan and order, as it does when a
+    /// node is suspected on a busy machine, brings the new plan up: it is agreed to as the first one was.
+    fn until_done(&self, words: &str, typed: &str) {
+        let begun = Instant::now();
+        self.press(&["5"]);
+        loop {
+            let screen = self.screen();
+            if screen.contains("this is the plan now") && screen.contains("planned at epoch") {
+                if !typed.is_empty() {
+                    self.type_in(typed);
+                }
+                self.press(if typed.is_empty() { &["Tab", "Enter", "5"] } else { &["Enter", "Enter", "5"] });
+            } else if screen.contains(words) {
+                return;
+            }
+            assert!(begun.elapsed() < 2 * GENEROUS, "{words:?} did not show:\n{screen}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     fn status(&self) -> serde_json::Value {
         let out = self.cachectl(&["status", "-o", "json"]).output().expect("it runs");
         serde_json::from_slice(&out.stdout).expect("a document")
@@ -132,8 +152,7 @@ fn an_operator_scales_and_switches_with_keys_alone() {
     desk.press(&["Tab", "Enter"]);
     desk.press(&["3"]);
     desk.see("Who gives to whom");
-    desk.press(&["5"]);
-    desk.see("op #1 scale-out n4 is done");
+    desk.until_done("scale-out n4 is done", "");
     assert_eq!(desk.status()["nodes"].as_array().map(Vec::len), Some(4));
 
     // The lead goes to whom the dialog names.
@@ -155,8 +174,9 @@ fn an_operator_scales_and_switches_with_keys_alone() {
     desk.press(&["BSpace"]);
     desk.type_in("4");
     desk.press(&["Enter", "Enter"]);
+    desk.until_done("scale-in n4 is done", "n4");
     desk.press(&["5"]);
-    desk.sees(&["n4 left by plan", "op #2 scale-in n4 is done"]);
+    desk.see("n4 left by plan");
 
     // A key, through the node that has it.
     let set = desk.cachectl(&["set", "user:1000", r#"{"name":"Ada"}"#]).output().expect("it runs");
@@ -202,7 +222,8 @@ fn a_newcomers_five_questions_take_four_keys_at_most() {
     desk.press(&["+", "Enter"]);
     desk.see("planned at epoch");
     desk.press(&["Tab", "Enter"]);
-    desk.see("scale-out n4 is done");
+    desk.until_done("scale-out n4 is done", "");
+    desk.press(&["1"]);
     // Why did the master change?
     let out = desk.cachectl(&["switchover"]).output().expect("it runs");
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
