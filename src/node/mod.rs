@@ -5,3 +5,5 @@ pub mod clock;
 pub mod config;
 pub mod home;
 pub mod master;
+#[cfg(test)]
+mod sim;

@@ -72,6 +72,11 @@ impl Masters {
         self.addrs.get(self.next).cloned().unwrap_or_default()
     }
 
+    /// All that are known.
+    pub fn all(&self) -> &[String] {
+        &self.addrs
+    }
+
     /// The next try goes there.
     pub fn follow(&mut self, addr: String) {
         self.hint = Some(addr);
@@ -318,6 +323,10 @@ impl<'a> Talk<'a> {
                 self.register();
             }
             Message::Error(f) if f.code == "ID_TAKEN" => return Some(Next::End(Ended::Refused(f.to_string()))),
+            Message::Error(f) if f.code == "FENCED" && !*self.registered => {
+                self.node.told_fenced();
+                return Some(Next::Leave);
+            }
             Message::Error(f) => {
                 warn!(addr = self.addr, code = f.code, error = %f, "a master answered with an error");
                 if !*self.registered {

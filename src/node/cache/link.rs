@@ -42,13 +42,12 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
 }
 
 async fn connect(node: &Node, peer: &PeerRef) -> io::Result<(TcpStream, Inbox)> {
-    let acked = lock(&peer.queue).acked();
     let hello = Frame::Hello {
         cluster: node.cluster(),
         from: node.me.clone(),
         to: peer.node.clone(),
         purpose: Purpose::Data,
-        acked,
+        resume: peer.resume(),
     };
     let mut stream = wire::dial(&peer.addr, &hello).await?;
     let mut inbox = Inbox::default();

@@ -42,7 +42,7 @@ use self::shard::lock;
 use self::wire::Inbox;
 use super::config::NodeConfig;
 use super::home::Home;
-use crate::proto::frame::Purpose;
+use crate::proto::frame::{Purpose, Resume};
 use crate::proto::id::{Incarnation, Ref};
 
 /// Connections that wait for accept.
@@ -63,7 +63,7 @@ enum Job {
     /// Keep a link to this peer.
     Link(PeerRef),
     /// A peer dialled.
-    Inbound { from: Ref, acked: u64, stream: std::net::TcpStream, inbox: Inbox },
+    Inbound { from: Ref, resume: Resume, stream: std::net::TcpStream, inbox: Inbox },
 }
 
 /// Runs a cache node until `shutdown` turns true or a planned stop; blocks.
@@ -231,7 +231,7 @@ async fn greet(node: Arc<Node>, mut stream: TcpStream, jobs: Arc<Vec<mpsc::Unbou
         Purpose::Data => {
             let Ok(stream) = stream.into_std() else { return };
             let thread = greeting.from.incarnation.0 as usize % jobs.len();
-            let _ = jobs[thread].send(Job::Inbound { from: greeting.from, acked: greeting.acked, stream, inbox });
+            let _ = jobs[thread].send(Job::Inbound { from: greeting.from, resume: greeting.resume, stream, inbox });
         }
     }
 }
@@ -291,9 +291,9 @@ async fn run_jobs(node: Arc<Node>, mut jobs: mpsc::UnboundedReceiver<Job>) {
                 spawn_local(link::run(node.clone(), peer.clone()));
                 spawn_local(copy::run(node.clone(), peer));
             }
-            Job::Inbound { from, acked, stream, inbox } => {
+            Job::Inbound { from, resume, stream, inbox } => {
                 let Ok(stream) = TcpStream::from_std(stream) else { continue };
-                spawn_local(replica::serve(node.clone(), from, acked, stream, inbox));
+                spawn_local(replica::serve(node.clone(), from, resume, stream, inbox));
             }
         }
     }

@@ -92,6 +92,8 @@ pub struct Node {
 /// What was taken from one sender: survives its connections.
 #[derive(Debug, Default)]
 pub struct Inbound {
+    /// The sender's stream; a higher one begins anew.
+    pub session: u64,
     /// Only the newest connection may bring frames.
     pub generation: u64,
     /// Last `link_seq` taken or refused.
@@ -202,7 +204,8 @@ impl Node {
     /// The handle of a peer, made when first asked for.
     fn peer(&self, node: &Ref, view: &Config) -> PeerRef {
         let mut peers = lock(&self.peers);
-        if let Some(p) = peers.get(node) {
+        let former = peers.get(node).cloned();
+        if let Some(p) = former.as_ref().filter(|p| !p.gone.load(Ordering::Acquire)) {
             return p.clone();
         }
         let addr = view.member(node).map(|m| m.peer_addr.clone()).unwrap_or_default();
@@ -211,6 +214,10 @@ impl Node {
         // The number may have been another's: its credit does not go on.
         self.budget.set_credit(group, 0);
         let p = Arc::new(Peer::new(node.clone(), addr, group));
+        // Declared dead and back before its promise was over: its tasks have ended, so it gets new ones.
+        if let Some(former) = former {
+            p.promised_before(former.promised());
+        }
         peers.insert(node.clone(), p.clone());
         // The receiver lives as long as this life; afterwards nobody needs links.
         let _ = self.new_peers.send(p.clone());
@@ -239,7 +246,7 @@ impl Node {
             return absorbed;
         }
         let live = new.is_live(&self.me);
-        if !live && self.was_member.load(Ordering::Acquire) {
+        if !live && (self.was_member.load(Ordering::Acquire) || new.member(&self.me).is_some()) {
             // The last holder of orphan slots keeps them and claims them back; anyone else starts anew, empty.
             if !new.slots.iter().any(|s| s.last_holder.as_ref() == Some(&self.me)) {
                 warn!(epoch = new.cfg_index, "fenced: the masters declared this incarnation dead");
@@ -314,7 +321,8 @@ impl Node {
             }
             keep || p.promised() > now
         });
-        lock(&self.inbound).retain(|node, _| view.is_live(node));
+        // A life that is dead may be back, and go on where it was.
+        lock(&self.inbound).retain(|node, _| view.member(node).is_some());
     }
 
     /// Shares the memory limit out anew: by slots, primaries and backups alike (ARCHITECTURE: memory).
@@ -348,7 +356,8 @@ impl Node {
         if self.config.standalone {
             return;
         }
-        let peers = self.peers();
+        // Who is gone uses nothing any more: it can't ack that it makes room.
+        let peers: Vec<PeerRef> = self.peers().into_iter().filter(|p| !p.gone.load(Ordering::Acquire)).collect();
         let mut held: u64 = peers.iter().map(|p| lock(&p.quota).held).sum();
         let own_target = self.own_quota.load(Ordering::Relaxed);
         // The own quota shrinks at once but counts as taken until the keys are gone.
@@ -418,6 +427,16 @@ impl Node {
             q.held = bytes;
             drop(q);
             self.settle_quotas();
+        }
+    }
+
+    /// The masters say that this life is over. Believed at once if no view showed it as a member yet: then it holds nothing. A
+    /// member finds out from a view, for it may be the last that holds some slots.
+    pub fn told_fenced(&self) {
+        if !self.was_member.load(Ordering::Acquire) {
+            warn!("fenced before any configuration showed this life as a member");
+            self.halt();
+            self.fenced.send_replace(true);
         }
     }
 

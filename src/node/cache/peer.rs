@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::slot::{LEASE_MS, Lease, Leased, PROMISE_MS, Sent};
 use crate::node::clock::Mono;
-use crate::proto::frame::{self, Frame, Stream};
+use crate::proto::frame::{self, Frame, Resume, Stream};
 use crate::proto::id::Ref;
 use crate::proto::slot::Slot;
 
@@ -208,7 +208,11 @@ pub struct Peer {
     pub quota_met: AtomicBool,
     /// The peer is no member any more: its link ends.
     pub gone: AtomicBool,
+    session: u64,
 }
+
+/// Sessions only rise, over all lives of a process.
+static SESSIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Memory a peer keeps for this node's slots there.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -266,12 +270,24 @@ impl Peer {
             quota_told: Mutex::default(),
             quota_met: AtomicBool::new(false),
             gone: AtomicBool::new(false),
+            session: SESSIONS.fetch_add(1, Ordering::Relaxed) + 1,
         }
+    }
+
+    /// Where the stream goes on.
+    pub fn resume(&self) -> Resume {
+        let acked = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).acked();
+        Resume { session: self.session, acked }
     }
 
     /// A beacon of this peer is about to be answered: from `now` on, no slot of which it is believed primary is served here.
     pub fn promise(&self, now: Mono) {
         self.promised_until.fetch_max(now.plus_ms(PROMISE_MS).0, Ordering::AcqRel);
+    }
+
+    /// Promises given by way of an earlier handle bind all the same.
+    pub fn promised_before(&self, until: Mono) {
+        self.promised_until.fetch_max(until.0, Ordering::AcqRel);
     }
 
     /// Until when promises to it bind.

@@ -14,7 +14,7 @@ use super::node::{Inbound, Node};
 use super::peer::PeerRef;
 use super::shard::lock;
 use super::wire::{self, Inbox};
-use crate::proto::frame::{self, BadFrame, Frame, Refusal, Stream};
+use crate::proto::frame::{self, BadFrame, Frame, Refusal, Resume, Stream};
 use crate::proto::id::Ref;
 
 /// How long a frame of a configuration not known here yet may hold up its link.
@@ -23,14 +23,16 @@ pub const CATCH_UP: Duration = Duration::from_secs(5);
 const REFUSALS_MAX: usize = 1 << 16;
 
 /// Serves one data connection of a peer that was greeted already.
-pub async fn serve(node: Arc<Node>, from: Ref, acked: u64, mut stream: TcpStream, inbox: Inbox) {
+pub async fn serve(node: Arc<Node>, from: Ref, resume: Resume, mut stream: TcpStream, inbox: Inbox) {
     let state = lock(&node.inbound).entry(from.clone()).or_default().clone();
     let peer = match peer_of(&node, &from).await {
         Some(p) => p,
         None => return debug!(peer = %from, "a peer this node does not know of"),
     };
     use tokio::io::AsyncWriteExt;
-    let mut replica = Replica::welcome(node, peer, state, acked, inbox);
+    let Some(mut replica) = Replica::welcome(node, peer, state, resume, inbox) else {
+        return debug!(peer = %from, "a stream that is over");
+    };
     if let Err(e) = stream.write_all(&std::mem::take(&mut replica.out)).await {
         return debug!(peer = %from, error = %e, "greeting failed");
     }
@@ -69,18 +71,26 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A connection that said HELLO; it takes over from older ones. What it is told is in `out`.
+    /// A connection that said HELLO; it takes over from older ones. What it is told is in `out`. None: its stream is over.
     pub fn welcome(
         node: Arc<Node>,
         peer: PeerRef,
         state: Arc<std::sync::Mutex<Inbound>>,
-        acked: u64,
+        resume: Resume,
         inbox: Inbox,
-    ) -> Self {
+    ) -> Option<Self> {
         let (generation, out) = {
             let mut s = lock(&state);
+            if resume.session < s.session {
+                return None;
+            }
+            if resume.session > s.session {
+                s.session = resume.session;
+                s.received = 0;
+                s.refusals.clear();
+            }
             s.generation += 1;
-            s.refusals.retain(|(link_seq, _)| *link_seq > acked);
+            s.refusals.retain(|(link_seq, _)| *link_seq > resume.acked);
             let mut out = Vec::new();
             for (link_seq, why) in &s.refusals {
                 frame::put(&mut out, &Frame::Refuse { link_seq: *link_seq, why: *why });
@@ -90,7 +100,7 @@ impl Replica {
         };
         // A new connection was told of no quota.
         *lock(&peer.quota_told) = None;
-        Self { node, peer, state, generation, inbox, clock: 0, out }
+        Some(Self { node, peer, state, generation, inbox, clock: 0, out })
     }
 
     async fn run(mut self, stream: TcpStream) -> io::Result<()> {
@@ -103,7 +113,7 @@ impl Replica {
                     Err(e) => return Err(e),
                 }
             }
-            if self.peer.gone.load(Ordering::Acquire) {
+            if self.peer_is_gone() {
                 return Ok(());
             }
             tokio::select! {
@@ -125,6 +135,11 @@ impl Replica {
                 () = self.peer.quota_wake.notified() => {}
             }
         }
+    }
+
+    /// The peer is no member any more: the connection ends.
+    pub fn peer_is_gone(&self) -> bool {
+        self.peer.gone.load(Ordering::Acquire)
     }
 
     /// Tells the peer its quota, if that changed.

@@ -201,6 +201,25 @@ impl Session {
         Self { input, core }
     }
 
+    /// Takes bytes that came another way than by a socket.
+    #[cfg(test)]
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.input.make_room();
+        self.input.buf.extend_from_slice(bytes);
+    }
+
+    /// What is to be written; it counts as written.
+    #[cfg(test)]
+    pub fn output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.core.out)
+    }
+
+    /// See [`Core::reads`].
+    #[cfg(test)]
+    pub fn reads(&self) -> bool {
+        self.core.reads()
+    }
+
     /// One loop turn: lets go of replies that are decided, runs what came in. False: the lease lapsed while commands ran, what
     /// they read may be stale, and nothing of this turn may leave.
     pub fn turn(&mut self) -> bool {

@@ -34,7 +34,7 @@ mod nodes;
 mod operations;
 mod slots;
 #[cfg(test)]
-pub(in crate::node::master) mod tests;
+pub(in crate::node) mod tests;
 
 pub use nodes::MEMBERS_MAX;
 pub use slots::{Primaries, REPLICAS_MAX};
