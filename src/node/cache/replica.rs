@@ -68,6 +68,8 @@ pub struct Replica {
     clock: u64,
     /// Bytes to be sent.
     pub out: Vec<u8>,
+    /// The quota that this connection was told last.
+    told: Option<(u64, u64, u64)>,
 }
 
 impl Replica {
@@ -98,9 +100,7 @@ impl Replica {
             frame::put(&mut out, &Frame::Welcome { received: s.received });
             (s.generation, out)
         };
-        // A new connection was told of no quota.
-        *lock(&peer.quota_told) = None;
-        Some(Self { node, peer, state, generation, inbox, clock: 0, out })
+        Some(Self { node, peer, state, generation, inbox, clock: 0, out, told: None })
     }
 
     async fn run(mut self, stream: TcpStream) -> io::Result<()> {
@@ -113,7 +113,7 @@ impl Replica {
                     Err(e) => return Err(e),
                 }
             }
-            if self.peer_is_gone() {
+            if self.is_over() {
                 return Ok(());
             }
             tokio::select! {
@@ -137,8 +137,13 @@ impl Replica {
         }
     }
 
-    /// The peer is no member any more: the connection ends.
-    pub fn peer_is_gone(&self) -> bool {
+    /// The peer is no member any more, or a newer connection took over: this one ends.
+    pub fn is_over(&self) -> bool {
+        if lock(&self.state).generation != self.generation {
+            // It may have been woken in the newer one's place.
+            self.peer.quota_wake.notify_one();
+            return true;
+        }
         self.peer.gone.load(Ordering::Acquire)
     }
 
@@ -147,9 +152,8 @@ impl Replica {
         let quota = *lock(&self.peer.quota);
         let cfg_index = self.node.quotas_of();
         let now = Some((quota.told, quota.target, cfg_index));
-        let mut told = lock(&self.peer.quota_told);
-        if cfg_index > 0 && *told != now {
-            *told = now;
+        if cfg_index > 0 && self.told != now {
+            self.told = now;
             frame::put(&mut self.out, &Frame::Quota { bytes: quota.told, target: quota.target, cfg_index });
         }
     }

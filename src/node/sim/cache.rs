@@ -844,7 +844,7 @@ impl Life {
                     }
                 }
                 Some(In::Data { replica, behind }) => {
-                    if replica.peer_is_gone() {
+                    if replica.is_over() {
                         self.inbound.remove(&conn);
                         net.close(conn, 1, net.now);
                         continue;
