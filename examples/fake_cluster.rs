@@ -12,7 +12,7 @@ use cachectl::proto::event::{Event, Severity};
 use cachectl::proto::slot::SLOTS;
 use cachectl::proto::status::{HEARTBEAT_GAPS, Health, NodeState, OperationStatus, WatchView};
 use cachectl::proto::view::{Phase, SlotState};
-use cachectl::tui::event::Now;
+use cachectl::tui::event::{LinkEvent, Now};
 use cachectl::tui::{self, TuiOptions};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -71,7 +71,7 @@ fn picture(args: &[String]) -> anyhow::Result<()> {
         .collect();
     let fail = anyhow::Error::msg;
     let picture = tui::snapshot::snapshot_of(
-        &views,
+        views.into_iter().map(|(now, v)| (now, LinkEvent::View(Box::new(v)))),
         screen.parse().map_err(fail)?,
         (w.parse()?, h.parse()?),
         format.parse().map_err(fail)?,

@@ -1,5 +1,8 @@
 //! The command line as types: what may be typed, not what it does.
 
+mod steer;
+mod value;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,12 +10,16 @@ use std::time::Duration;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand, ValueHint};
 
+use super::bench::args::BenchArgs;
 use super::output::{Color, Format};
-use super::units::{parse_duration, parse_size};
+use super::units::parse_duration;
 use crate::proto::id::{MasterId, NodeId};
 use crate::tui;
 use crate::tui::model::Screen;
 use crate::tui::theme::ThemeName;
+
+pub use steer::*;
+pub use value::*;
 
 /// A distributed cache with synchronous backups: start it, watch it, steer it.
 #[derive(Debug, Parser)]
@@ -78,8 +85,18 @@ pub enum Command {
     Status(StatusArgs),
     /// The manager on the screen
     Tui(TuiArgs),
+    /// Scale out: give new nodes their share of the slots
+    Add(AddArgs),
+    /// Scale in: drain nodes, then stop them
+    Remove(RemoveArgs),
+    /// Even the nodes' shares out
+    Rebalance(RebalanceArgs),
     /// Hand the masters' leadership over
     Switchover(SwitchoverArgs),
+    /// Operations: how far they are, pause, resume, cancel
+    Ops(OpsArgs),
+    /// Give up on a dead node, and on the data that only it held
+    Forget(ForgetArgs),
     /// Read a key; exits 1 if it is missing
     Get(KeyArg),
     /// Write a key
@@ -92,10 +109,20 @@ pub enum Command {
     Incr(KeyArg),
     /// Which slot a key is in, and who holds it
     Where(KeyArg),
+    /// Load the cluster, or any Redis, Valkey or memcached, and measure
+    Bench(Box<BenchArgs>),
     /// What happened in the cluster, and who asked for it
     Events(EventsArgs),
     /// Logs of all processes of a local cluster, merged by time
     Logs(LogsArgs),
+    /// Start processes of a local cluster that do not run
+    Start(StartArgs),
+    /// Stop processes of a local cluster; a node hands its slots over first
+    Stop(StopArgs),
+    /// Restart processes of a local cluster, or all of them one by one
+    Restart(RestartArgs),
+    /// Faults on purpose: kill, pause or resume processes of a local cluster
+    Chaos(ChaosArgs),
     /// Run one master in the foreground
     Master(Box<MasterArgs>),
     /// Run one cache node in the foreground
@@ -189,7 +216,16 @@ pub struct TuiArgs {
     /// Frames a second at most [default: 20, over SSH 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=60))]
     pub fps: Option<u16>,
-    /// Print a picture of a screen instead: overview or ring
+    /// Keep what is seen in this new file, as lines of JSON
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "replay")]
+    pub record: Option<PathBuf>,
+    /// Play a recording instead of watching a cluster
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub replay: Option<PathBuf>,
+    /// How many times faster than life the recording is played
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..=64), requires = "replay")]
+    pub speed: u32,
+    /// Print a picture of a screen instead: overview, ring, migrations, masters, events or keys
     #[arg(long, value_name = "SCREEN")]
     pub snapshot: Option<Screen>,
     /// Columns and rows of the picture
@@ -211,23 +247,15 @@ impl Default for TuiArgs {
             theme: ThemeName::Auto,
             mouse: false,
             fps: None,
+            record: None,
+            replay: None,
+            speed: 1,
             snapshot: None,
             size: (120, 36),
             format: tui::Format::Text,
             gather: Duration::ZERO,
         }
     }
-}
-
-/// `switchover`
-#[derive(Debug, Clone, Args)]
-pub struct SwitchoverArgs {
-    /// The master that shall lead [default: the most caught-up other one]
-    #[arg(long, value_name = "MASTER")]
-    pub to: Option<MasterId>,
-    /// How long it may take
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    pub timeout: Duration,
 }
 
 /// A command on one key.
@@ -394,125 +422,6 @@ pub struct ServerArgs {
         default_value = "info,openraft=warn"
     )]
     pub log: String,
-}
-
-/// The most nodes a local cluster's block of ports has room for.
-pub const LOCAL_NODES_MAX: usize = 99;
-/// The smallest `--memory`: below it a node could not hold the stores' own tables.
-pub const MEMORY_MIN: u64 = 1 << 20;
-/// The most data-path threads of a node; beyond it they only fight for locks.
-const THREADS_MAX: usize = 64;
-
-/// A cluster's name is a directory's name too: no leading dot, so that it is neither hidden nor `..`.
-pub fn cluster_name(text: &str) -> Result<String, String> {
-    match NodeId::new(text) {
-        Ok(_) if !text.starts_with(['.', '-']) => Ok(text.to_owned()),
-        _ => Err("a cluster's name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter, a digit or _".into()),
-    }
-}
-
-/// `HOST:PORT`, not looked up yet.
-pub fn host_port(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    match text.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0) => Ok(text.to_owned()),
-        _ => Err("an address looks like 127.0.0.1:7101".into()),
-    }
-}
-
-/// A host's name or address, without a port.
-fn host(text: &str) -> Result<String, String> {
-    let name = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-    if !text.is_empty() && (name || text.parse::<std::net::Ipv6Addr>().is_ok()) {
-        Ok(text.to_owned())
-    } else {
-        Err("a host looks like 10.0.0.7 or cache-1.example, without a port".into())
-    }
-}
-
-fn peer(text: &str) -> Result<(MasterId, String), String> {
-    let (id, addr) = text.split_once('=').ok_or("a peer looks like m1=127.0.0.1:7101")?;
-    Ok((MasterId::new(id.trim()).map_err(|e| e.to_string())?, host_port(addr)?))
-}
-
-/// How many masters may agree: an even one more only adds a voter to wait for.
-pub fn masters_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n @ (1 | 3 | 5)) => Ok(n),
-        _ => Err("1, 3 or 5 masters".into()),
-    }
-}
-
-/// How many nodes a local cluster may have.
-pub fn nodes_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if (1..=LOCAL_NODES_MAX).contains(&n) => Ok(n),
-        _ => Err(format!("1 to {LOCAL_NODES_MAX} nodes")),
-    }
-}
-
-/// Where a block of ports may begin.
-pub fn base_port(text: &str) -> Result<u16, String> {
-    use super::local::ports::{BASE_MAX, BASE_MIN};
-    match text.parse() {
-        Ok(p) if (BASE_MIN..=BASE_MAX).contains(&p) => Ok(p),
-        _ => Err(format!(
-            "a base port is {BASE_MIN} to {BASE_MAX}: peer ports are 10000 above it, and 200 ports belong to a cluster"
-        )),
-    }
-}
-
-/// A node's memory.
-pub fn parse_memory(text: &str) -> Result<u64, String> {
-    match parse_size(text)? {
-        n if n >= MEMORY_MIN => Ok(n),
-        _ => Err("a node needs at least 1mb".into()),
-    }
-}
-
-fn screen_size(text: &str) -> Result<(u16, u16), String> {
-    let parse = |text: &str| {
-        let (w, h) = text.split_once('x')?;
-        Some((w.parse().ok().filter(|w| *w > 0)?, h.parse().ok().filter(|h| *h > 0)?))
-    };
-    parse(text).ok_or_else(|| "a size looks like 120x36".into())
-}
-
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        d if d >= Duration::from_millis(50) => Ok(d),
-        _ => Err("an interval is at least 50ms".into()),
-    }
-}
-
-fn parse_ttl(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        d if d >= Duration::from_millis(1) => Ok(d),
-        _ => Err("a key lives for at least 1ms".into()),
-    }
-}
-
-fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n) if (1..=THREADS_MAX).contains(&n) => Ok(n),
-        _ => Err(format!("1 to {THREADS_MAX} threads")),
-    }
-}
-
-fn weight(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(w) if w.is_finite() && w > 0.0 && w <= 100.0 => Ok(w),
-        _ => Err("a weight is above 0 and at most 100".into()),
-    }
-}
-
-/// A failure domain's name; empty = none.
-pub fn zone(text: &str) -> Result<String, String> {
-    if text.is_empty() || NodeId::new(text).is_ok() {
-        Ok(text.to_owned())
-    } else {
-        Err("a zone is 1 to 64 of A-Z a-z 0-9 . _ -".into())
-    }
 }
 
 #[cfg(test)]

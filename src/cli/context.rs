@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::args::{Globals, cluster_name, host_port};
 use super::error::CliError;
 use super::local::state::{self, Home};
+use super::names::near_miss;
 use super::output::{Color, Format, escape};
 
 /// The cluster's name where nobody says one.
@@ -62,7 +63,7 @@ pub fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, known
     let table: toml::Table = toml::from_str(text).map_err(bad)?;
     for key in table.keys() {
         if !known.contains(&key.as_str()) {
-            let near = near_miss(key, known);
+            let near = near_miss(&key.replace('-', "_"), known.iter().copied());
             return Err(CliError::usage(format!("{}: unknown key `{}`", path.display(), escape(key))).hint(
                 match near {
                     Some(n) => format!("did you mean `{n}`?"),
@@ -72,19 +73,6 @@ pub fn parse_toml<T: serde::de::DeserializeOwned>(text: &str, path: &Path, known
         }
     }
     toml::from_str(text).map_err(bad)
-}
-
-/// The known word nearest to a mistyped one, if one is near.
-pub fn near_miss<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    /// Jaro-Winkler similarity from which on people agree that it was a typing error.
-    const NEAR: f64 = 0.75;
-    let word = word.to_lowercase().replace('-', "_");
-    known
-        .iter()
-        .map(|k| (strsim::jaro_winkler(&word, k), *k))
-        .filter(|(s, _)| *s >= NEAR)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, k)| k)
 }
 
 /// An XDG base directory, or its default below the home directory; relative ones are ignored, as the specification asks.
@@ -222,7 +210,7 @@ mod tests {
         let CliError::Failed(_, f) = e else { panic!() };
         assert!(f.message.contains("master_addr"), "{f:?}");
         assert_eq!(f.hint.as_deref(), Some("did you mean `masters_addr`?"));
-        assert_eq!(near_miss("xyzzy", &USER_KEYS), None);
+        assert_eq!(near_miss("xyzzy", USER_KEYS), None);
         let ok: UserConfig = parse_toml("output = 'json'\n", Path::new("c.toml"), &USER_KEYS).unwrap();
         assert_eq!(ok.output, Some(Format::Json));
         let e = parse_toml::<UserConfig>("a = 1\noutput = [\n", Path::new("c.toml"), &USER_KEYS).unwrap_err();

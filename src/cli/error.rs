@@ -82,7 +82,7 @@ impl From<Failure> for CliError {
     fn from(f: Failure) -> Self {
         // What a server refuses for safety is told apart from what merely failed.
         let exit = match f.code.as_str() {
-            "UNSAFE" | "STALE_PLAN" => Exit::Refused,
+            "UNSAFE" | "STALE_PLAN" | "LAST_NODE" | "SOLE_HOLDER" => Exit::Refused,
             _ => Exit::Failed,
         };
         Self::Failed(exit, f)

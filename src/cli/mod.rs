@@ -1,6 +1,8 @@
 //! The commands of the terminal.
 
 pub mod args;
+pub mod bench;
+pub mod cluster_file;
 pub mod cmd;
 pub mod context;
 pub mod error;
@@ -8,7 +10,10 @@ pub mod link;
 pub mod local;
 pub mod logging;
 pub mod masterless;
+pub mod names;
 pub mod output;
+pub mod progress;
+pub mod prompt;
 pub mod time;
 pub mod units;
 
@@ -79,6 +84,15 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Down(a) => cmd::down::run(&ctx, &a).await,
                     Command::Status(a) => cmd::status::run(&ctx, &a).await,
                     Command::Tui(a) => cmd::tui::run(&ctx, &a).await,
+                    Command::Add(a) => cmd::add::run(&ctx, &a).await,
+                    Command::Remove(a) => cmd::remove::run(&ctx, &a).await,
+                    Command::Rebalance(a) => cmd::rebalance::run(&ctx, &a).await,
+                    Command::Ops(a) => cmd::ops::run(&ctx, a.command.as_ref()).await,
+                    Command::Forget(a) => cmd::forget::run(&ctx, &a).await,
+                    Command::Start(a) => cmd::process::start(&ctx, &a).await,
+                    Command::Stop(a) => cmd::process::stop(&ctx, &a).await,
+                    Command::Restart(a) => cmd::process::restart(&ctx, &a).await,
+                    Command::Chaos(a) => cmd::process::chaos(&ctx, &a.command).await,
                     Command::Switchover(a) => cmd::switchover::run(&ctx, &a).await,
                     Command::Get(a) => cmd::get::run(&ctx, &a).await,
                     Command::Set(a) => cmd::set::run(&ctx, &a).await,
@@ -86,6 +100,7 @@ fn dispatch(command: Option<Command>, ctx: Ctx) -> CmdResult {
                     Command::Ttl(a) => cmd::ttl::run(&ctx, &a).await,
                     Command::Incr(a) => cmd::incr::run(&ctx, &a).await,
                     Command::Where(a) => cmd::whereis::run(&ctx, &a).await,
+                    Command::Bench(a) => cmd::bench::run(&ctx, &a).await,
                     Command::Events(a) => cmd::events::run(&ctx, &a).await,
                     Command::Logs(a) => cmd::logs::run(&ctx, &a).await,
                     Command::Master(_) | Command::Node(_) | Command::Ls | Command::Context(_) => Ok(Exit::Done),

@@ -5,5 +5,6 @@ pub mod clock;
 pub mod config;
 pub mod home;
 pub mod master;
+pub mod mutant;
 #[cfg(test)]
 mod sim;

@@ -34,16 +34,6 @@ pub struct Stream {
     pub since: u64,
 }
 
-/// Where the stream of a data connection goes on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Resume {
-    /// Which of the sender's streams to this receiver: a higher one begins anew, lower ones are over. The sender forgets a
-    /// receiver that was declared dead, and the receiver may be back with its data.
-    pub session: u64,
-    /// The last `link_seq` whose ack the sender saw; refusals after it are told again.
-    pub acked: u64,
-}
-
 /// Why a data frame was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
@@ -74,8 +64,8 @@ pub enum Frame<'a> {
         to: Ref,
         /// What for.
         purpose: Purpose,
-        /// Where its stream goes on; zeros on beacon connections.
-        resume: Resume,
+        /// The last `link_seq` whose ack the dialler saw; refusals after it are told again.
+        acked: u64,
     },
     /// HELLO was good; on data connections, the last `link_seq` taken from this sender.
     Welcome {
@@ -210,7 +200,7 @@ pub fn put(out: &mut Vec<u8>, frame: &Frame<'_>) {
         ns.iter().for_each(|n| out.extend_from_slice(&n.to_le_bytes()));
     };
     match frame {
-        Frame::Hello { cluster, from, to, purpose, resume } => {
+        Frame::Hello { cluster, from, to, purpose, acked } => {
             out.extend_from_slice(&[1, FRAME_V]);
             out.extend_from_slice(&cluster.0.to_le_bytes());
             put_ref(out, from);
@@ -219,8 +209,7 @@ pub fn put(out: &mut Vec<u8>, frame: &Frame<'_>) {
                 Purpose::Beacon => 0,
                 Purpose::Data => 1,
             });
-            out.extend_from_slice(&resume.session.to_le_bytes());
-            out.extend_from_slice(&resume.acked.to_le_bytes());
+            out.extend_from_slice(&acked.to_le_bytes());
         }
         Frame::Welcome { received } => u64s(out, 2, &[*received]),
         Frame::Unwelcome => out.push(3),
@@ -328,8 +317,7 @@ pub fn take(buf: &[u8]) -> Result<Option<(Frame<'_>, usize)>, BadFrame> {
                 1 => Purpose::Data,
                 _ => return Err(BadFrame),
             };
-            let resume = Resume { session: c.u64()?, acked: c.u64()? };
-            Frame::Hello { cluster, from, to, purpose, resume }
+            Frame::Hello { cluster, from, to, purpose, acked: c.u64()? }
         }
         2 => Frame::Welcome { received: c.u64()? },
         3 => Frame::Unwelcome,
@@ -379,13 +367,7 @@ mod tests {
         let r = |n: &str| Ref { id: NodeId::new(n).unwrap(), incarnation: Incarnation(9) };
         let stream = Stream { slot: Slot(16383), pterm: 7, since: 5 };
         let mut all = vec![
-            Frame::Hello {
-                cluster: ClusterId(3),
-                from: r("n1"),
-                to: r("n2"),
-                purpose: Purpose::Data,
-                resume: Resume { session: 5, acked: 6 },
-            },
+            Frame::Hello { cluster: ClusterId(3), from: r("n1"), to: r("n2"), purpose: Purpose::Data, acked: 6 },
             Frame::Welcome { received: 4 },
             Frame::Unwelcome,
             Frame::Beacon { n: 1, cfg_index: 2 },

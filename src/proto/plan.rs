@@ -31,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::id::NodeId;
+pub use super::operation::Role;
 use super::slot::{SLOTS, Slot};
 use field::{Field, NOBODY};
 
@@ -66,16 +67,6 @@ pub enum Mode {
     Rebuild,
     /// Everything within its bounds: scale-out, scale-in, rebalance, first formation.
     Balance,
-}
-
-/// Which of a slot's two places a move is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Who serves it.
-    Primary,
-    /// Who holds the copy.
-    Backup,
 }
 
 /// A run of consecutive slots whose holder changes in the same way. `last` is included.
@@ -150,8 +141,7 @@ pub fn plan(nodes: &[PlanNode], current: &[Placement], backups: u8, mode: Mode) 
     let name = |i: u32| sorted.get(i as usize).map(|n| n.id.clone());
     let target: Vec<Placement> =
         primary.iter().zip(&backup).map(|(&p, &b)| Placement { primary: name(p), backup: name(b) }).collect();
-    let mut moves = differences(current, &target, Role::Primary);
-    moves.extend(differences(current, &target, Role::Backup));
+    let moves = moves(current, &target);
     let digest = digest(&moves);
     Plan { target, moves, digest }
 }
@@ -166,6 +156,13 @@ pub fn after_death(table: &[Placement], dead: &NodeId) -> Vec<Placement> {
             p => p.clone(),
         })
         .collect()
+}
+
+/// The differences between two tables: all primaries' by slot, then all backups' by slot.
+pub fn moves(current: &[Placement], target: &[Placement]) -> Vec<Move> {
+    let mut moves = differences(current, target, Role::Primary);
+    moves.extend(differences(current, target, Role::Backup));
+    moves
 }
 
 fn differences(current: &[Placement], target: &[Placement], what: Role) -> Vec<Move> {
@@ -188,7 +185,7 @@ fn differences(current: &[Placement], target: &[Placement], what: Role) -> Vec<M
 }
 
 /// Only the moves count: a plan made again at a later epoch is the same if it would do the same.
-fn digest(moves: &[Move]) -> u64 {
+pub fn digest(moves: &[Move]) -> u64 {
     let mut hash = Xxh3::new();
     for m in moves {
         hash.update(&m.first.0.to_le_bytes());

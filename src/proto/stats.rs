@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::id::NodeId;
+
 /// Counters and gauges of one node; counters count from the process's start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -38,4 +40,20 @@ pub struct NodeStats {
     pub p99_us: Option<u64>,
     /// Bound to something other than loopback (`--insecure-bind`).
     pub insecure_bind: bool,
+    /// What it copied to whom, as primary; only peers it ever copied to.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub copies: Vec<CopyStats>,
+}
+
+/// What a primary copied to one peer in this life.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyStats {
+    /// The peer.
+    pub to: NodeId,
+    /// Keys sent.
+    pub keys: u64,
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Slots whose turn has not come.
+    pub waiting: u64,
 }

@@ -6,11 +6,13 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::escape::{clean, fit, width};
+use super::jobs;
 use super::keys::{self, Action, Scope};
 use super::layout::Shell;
 use super::link::LinkState;
 use super::model::{Model, PromptKind, Screen, Tone};
 use super::number;
+use super::palette;
 use super::theme::Look;
 use super::widget::{self, fields};
 use crate::proto::slot::Slot;
@@ -108,9 +110,36 @@ fn padded(area: Rect) -> Rect {
     Rect { x: area.x + 1, width: area.width.saturating_sub(2), ..area }
 }
 
-fn tab_text(model: &Model, n: usize, screen: Screen) -> String {
-    let title = screen.title();
-    if screen == model.screen { format!("[{} {title}]", n + 1) } else { format!(" {} {title} ", n + 1) }
+/// The tabs' words: short ones where the long ones would meet what stands at the right.
+fn tab_texts(model: &Model) -> [String; 6] {
+    let texts = |short: bool| {
+        Screen::ALL.map(|screen| {
+            let title = if short { screen.short() } else { screen.title() };
+            let count = match screen {
+                Screen::Migrations if model.open_operations() > 0 => format!("({})", model.open_operations()),
+                Screen::Events if model.unread() > 0 => format!("(!{})", model.unread().min(999)),
+                _ => String::new(),
+            };
+            let n = screen.place() + 1;
+            if screen == model.screen { format!("[{n} {title}{count}]") } else { format!(" {n} {title}{count} ") }
+        })
+    };
+    let long = texts(false);
+    let room = usize::from(model.size.0).saturating_sub(width(&rights(model)) + 12 + 4);
+    if long.iter().map(|t| width(t)).sum::<usize>() <= room { long } else { texts(true) }
+}
+
+/// What may be changed from here.
+fn rights(model: &Model) -> String {
+    if model.replay.is_some() {
+        "recording".to_owned()
+    } else if model.setup.read_only {
+        "read-only".to_owned()
+    } else if model.link_state() == LinkState::Lost {
+        "read-only: no master".to_owned()
+    } else {
+        "read-write".to_owned()
+    }
 }
 
 fn tabs(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
@@ -118,27 +147,35 @@ fn tabs(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
     let area = padded(area);
     if !model.at_start() {
         let mut x = area.x;
-        for (n, screen) in Screen::ALL.into_iter().enumerate() {
-            let style = if screen == model.screen { t.accent } else { t.text };
-            x +=
-                widget::text(buf, x, area.y, area.right() - x, &tab_text(model, n, screen), style, look.glyph.more) + 1;
+        for (screen, words) in Screen::ALL.into_iter().zip(tab_texts(model)) {
+            let style = match screen {
+                _ if screen == model.screen => t.accent,
+                Screen::Events if model.unread() > 0 => t.warn,
+                _ => t.text,
+            };
+            x += widget::text(buf, x, area.y, area.right().saturating_sub(x), &words, style, look.glyph.more);
         }
     }
-    let mut right = vec![Span::styled("read-only", t.dim)];
-    right.push(Span::raw("   "));
-    right.push(Span::styled(number::clock(model.now.wall_ms, model.setup.utc_offset_s), t.text));
+    let rights = rights(model);
+    let style = if rights == "read-write" || model.at_start() { t.dim } else { t.info };
+    let rights = if model.at_start() { String::new() } else { rights };
+    let right = vec![
+        Span::styled(rights, style),
+        Span::raw("   "),
+        Span::styled(number::clock(model.now.wall_ms, model.setup.utc_offset_s), t.text),
+    ];
     widget::line_right(buf, area, area.y, &Line::from(right));
 }
 
 /// Which tab is at a column of the tabs' row.
 pub fn tab_at(model: &Model, column: u16) -> Option<Screen> {
     let mut x = 1;
-    for (n, screen) in Screen::ALL.into_iter().enumerate() {
-        let w = width(&tab_text(model, n, screen)) as u16;
+    for (screen, words) in Screen::ALL.into_iter().zip(tab_texts(model)) {
+        let w = width(&words) as u16;
         if (x..x + w).contains(&column) {
             return Some(screen);
         }
-        x += w + 1;
+        x += w;
     }
     None
 }
@@ -148,6 +185,15 @@ fn banner(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
         return;
     }
     let t = look.theme;
+    let mut area = area;
+    if model.replay.is_some() {
+        let bar = Rect { y: area.bottom() - 1, height: 1, ..area };
+        time_bar(model, buf, padded(bar), look);
+        area.height -= 1;
+        if area.height == 0 {
+            return;
+        }
+    }
     let wide = padded(area);
     let now = model.now.mono_ms;
     if model.link_state() == LinkState::Lost {
@@ -207,6 +253,9 @@ fn tries(model: &Model, look: Look<'_>) -> Vec<fields::Field<'static>> {
         let text = if next == 0 { "trying now".to_owned() } else { format!("next try {}", number::span(next)) };
         out.push(fields::Field::new(1).then(text, t.text));
     }
+    for words in jobs::unknown(model) {
+        out.push(fields::Field::new(0).then(words, t.warn));
+    }
     out.push(fields::Field::new(9).then("cache nodes keep serving; only changes are blocked", t.dim));
     out
 }
@@ -217,6 +266,13 @@ fn footer(model: &Model, buf: &mut Buffer, shell: &Shell, look: Look<'_>) -> Car
     let mut caret = None;
     if let Some(prompt) = &model.prompt {
         caret = prompt_line(model, buf, hints_line, look, prompt.kind, &prompt.text);
+    } else if model.dialog.is_some() {
+        let keys =
+            [("Tab", "moves"), ("Enter", "presses"), ("Left Right", "choose"), ("Esc", "closes: nothing happens")];
+        let of = |(key, word): &(&'static str, &'static str)| {
+            fields::Field::new(1).then(*key, look.theme.accent).then(format!(" {word}"), look.theme.text)
+        };
+        fields::row(buf, hints_line, hints_line.y, keys.iter().map(of).collect());
     } else if !(same_line && model.toast.is_some()) {
         hints(model, buf, hints_line, look);
     }
@@ -237,6 +293,10 @@ fn prompt_line(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>, kind
     let shown = clean(typed, model.setup.ascii);
     let (label, note) = match kind {
         PromptKind::Filter => ("filter: ", "Enter keep  Esc undo".to_owned()),
+        PromptKind::Command => (":", "Tab completes  Up older  Enter runs".to_owned()),
+        PromptKind::WriteTo => ("write to: ", "a new file; Enter writes".to_owned()),
+        PromptKind::LookUp if typed.is_empty() => ("key: ", "type a key to look up".to_owned()),
+        PromptKind::LookUp => ("key: ", format!("slot {}   Enter looks it up", Slot::of_key(typed.as_bytes()))),
         PromptKind::WhichKey if typed.is_empty() => ("key: ", "type a key to find its slot".to_owned()),
         PromptKind::WhichKey => ("key: ", format!("slot {}", Slot::of_key(typed.as_bytes()))),
     };
@@ -254,14 +314,81 @@ fn prompt_line(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>, kind
     (end < area.right()).then_some((end, area.y))
 }
 
+/// What the command being typed may go on with, in a window at the bottom of the body.
+pub fn candidates(model: &Model, buf: &mut Buffer, body: Rect, look: Look<'_>) {
+    let Some(prompt) = model.prompt.as_ref().filter(|p| p.kind == PromptKind::Command) else { return };
+    let t = look.theme;
+    let found = palette::candidates(model, &prompt.text);
+    let rows = found.len().min(palette::CANDIDATES_MAX);
+    let height = (rows as u16 + 2).min(body.height);
+    let area = Rect { y: body.bottom() - height, height, ..body };
+    super::screen::window(buf, area, area.width, height);
+    let note = if found.len() > rows { format!("{} more", found.len() - rows) } else { String::new() };
+    let title = Line::from(Span::styled("Commands", t.title));
+    let inner = widget::panel::panel(buf, area, look, true, title, Line::from(Span::styled(note, t.dim)));
+    if found.is_empty() {
+        let words = "nothing more is known to follow: Enter runs it";
+        widget::text(buf, inner.x, inner.y, inner.width, words, t.dim, look.glyph.more);
+    }
+    for (y, (word, help)) in (inner.y..inner.bottom()).zip(found.iter().take(rows)) {
+        let word = fit(word, 24, look.glyph.more).into_owned();
+        let blank = " ".repeat(13usize.saturating_sub(width(&word)) + 1);
+        let line = Line::from(vec![Span::styled(word, t.accent), Span::raw(blank), Span::styled(*help, t.text)]);
+        widget::line(buf, inner, y, &line);
+    }
+}
+
+/// The time bar of a recording: where it is, how fast it goes.
+fn time_bar(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
+    let Some(p) = &model.replay else { return };
+    let t = look.theme;
+    let offset = model.setup.utc_offset_s;
+    let sign = match (p.paused, look.glyph.ascii) {
+        (true, _) => "||",
+        (false, true) => "> ",
+        (false, false) => "▶ ",
+    };
+    let left = vec![
+        Span::styled(format!("{sign} "), t.accent),
+        Span::styled(format!("{}x  ", p.speed), t.title),
+        Span::styled(format!("{} ", number::clock(p.begin_ms, offset)), t.dim),
+    ];
+    let words = format!(" {}   view {} of {}", number::clock(p.end_ms, offset), p.views.0, p.views.1);
+    let line = Line::from(left);
+    let used = widget::line(buf, area, area.y, &line);
+    let room = usize::from(area.width).saturating_sub(usize::from(used) + width(&words));
+    let (on, off) = look.glyph.share(
+        room.saturating_sub(1),
+        p.at_ms.saturating_sub(p.begin_ms) as f64,
+        p.end_ms.saturating_sub(p.begin_ms).max(1) as f64,
+    );
+    let rest = Rect { x: area.x + used, width: area.width.saturating_sub(used), ..area };
+    let bar = vec![
+        Span::styled(on, t.bar_on),
+        Span::styled(look.glyph.pointer.to_string(), t.accent),
+        Span::styled(off, t.bar_off),
+        Span::styled(words, t.text),
+    ];
+    widget::line(buf, rest, area.y, &Line::from(bar));
+}
+
 /// What the start screen's footer offers: the rest needs a cluster.
 const START_KEYS: [Action; 4] = [Action::Help, Action::StartDemo, Action::Theme, Action::Quit];
+
+/// Whether its key means something narrower here.
+pub fn shadowed(model: &Model, b: &keys::Binding) -> bool {
+    b.scope == Scope::Everywhere
+        && keys::here(model).any(|o| o.scope != Scope::Everywhere && b.chords.iter().all(|c| o.chords.contains(c)))
+}
 
 fn hints(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
     let t = look.theme;
     let mut fields = Vec::new();
     for b in keys::here(model).filter(|b| !b.hint.is_empty()) {
         let off = keys::disabled(model, b.action).is_some();
+        if shadowed(model, b) {
+            continue;
+        }
         if model.at_start() && (off || !START_KEYS.contains(&b.action)) {
             continue;
         }

@@ -1,6 +1,6 @@
 //! What the masters said, cleaned and bounded once, where it is taken in: nothing behind this has to distrust a name.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::escape::{clean, natural};
 use super::history::History;
@@ -20,7 +20,10 @@ const OPERATION_NODES_MAX: usize = 64;
 /// Warnings taken in.
 const WARNINGS_MAX: usize = 20;
 /// Events kept: an hour of a busy cluster.
-pub const EVENTS_MAX: usize = 500;
+pub const EVENTS_MAX: usize = 2_000;
+/// Pairs taken in of one operation: every two of 100 nodes in both roles would be more, and no screen shows them.
+const PAIRS_MAX: usize = 1_000;
+
 /// What the masters said, made safe to draw.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
@@ -34,6 +37,10 @@ pub struct Cluster {
     pub events: VecDeque<Event>,
     /// Events that were never seen, by their numbers.
     pub events_missed: u64,
+    /// Events that were seen and had to make room for newer ones.
+    pub events_dropped: u64,
+    /// When each master was last said to be alive, monotonic milliseconds.
+    pub masters_seen: BTreeMap<String, u64>,
     /// The last two minutes.
     pub history: History,
 }
@@ -47,6 +54,8 @@ impl Cluster {
             table: SlotTable::default(),
             events: VecDeque::new(),
             events_missed: 0,
+            events_dropped: 0,
+            masters_seen: BTreeMap::new(),
             history: History::default(),
         }
     }
@@ -71,6 +80,10 @@ impl Cluster {
         for event in events {
             self.take_event(event, ascii);
         }
+        self.masters_seen.retain(|id, _| status.masters.iter().any(|m| &m.id == id));
+        for m in status.masters.iter().filter(|m| m.alive) {
+            self.masters_seen.insert(m.id.clone(), now_ms);
+        }
         self.status = status;
     }
 
@@ -90,6 +103,7 @@ impl Cluster {
         self.events.push_back(e);
         while self.events.len() > EVENTS_MAX {
             self.events.pop_front();
+            self.events_dropped = self.events_dropped.saturating_add(1);
         }
     }
 }
@@ -128,6 +142,11 @@ pub(super) fn clean_status(mut s: Status, ascii: bool) -> Status {
         [&mut o.kind, &mut o.state].into_iter().for_each(fix);
         o.nodes.iter_mut().for_each(fix);
         o.reason.iter_mut().for_each(fix);
+        o.pairs.truncate(PAIRS_MAX);
+        for p in &mut o.pairs {
+            p.from.iter_mut().for_each(fix);
+            fix(&mut p.to);
+        }
     }
     s
 }

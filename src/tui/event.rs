@@ -2,7 +2,10 @@
 
 use crossterm::event::{KeyEvent, MouseEvent};
 
+use crate::proto::control::Message;
 pub use crate::proto::net::watch::LinkEvent;
+use crate::tui::replay::Played;
+use crate::tui::request::{KeyAnswer, LocalAnswer, Refusal};
 
 /// What the time is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -43,6 +46,16 @@ pub enum Msg {
     Link(LinkEvent),
     /// From a demo cluster that starts.
     Demo(DemoEvent),
+    /// The leader's answer to a request.
+    Ordered(u64, Result<Box<Message>, Refusal>),
+    /// A cache node's.
+    Keyed(u64, Result<KeyAnswer, Refusal>),
+    /// That of whoever runs the local cluster.
+    Local(u64, Result<LocalAnswer, String>),
+    /// A file was written, or not.
+    Written(String, Result<(), String>),
+    /// Where the recording is that is played; if it went back, all that was shown is forgotten first.
+    Played(Played),
     /// SIGTERM, SIGHUP or SIGINT came, or the terminal went away.
     Terminate,
 }

@@ -50,10 +50,11 @@ pub fn fits(area: Rect) -> bool {
 
 /// How many lines the banner takes.
 pub fn banner_lines(model: &Model) -> u16 {
-    match model.link_state() {
+    let trouble = match model.link_state() {
         LinkState::Lost => 2,
         _ => u16::from(model.link.refused.is_some() || model.frozen.is_some()),
-    }
+    };
+    trouble + u16::from(model.replay.is_some())
 }
 
 /// The frame.
@@ -203,6 +204,52 @@ pub fn ring(body: Rect, owners: usize, circle: bool) -> RingAreas {
     out
 }
 
+/// The panels of Migrations; those that don't fit are empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MigrationsAreas {
+    /// All operations.
+    pub list: Rect,
+    /// The selected one: how far, how fast, in which step.
+    pub detail: Rect,
+    /// Who gives what to whom.
+    pub pairs: Rect,
+    /// Who gives and who takes how much.
+    pub donors: Rect,
+}
+
+/// Places Migrations: `operations` in the list.
+pub fn migrations(body: Rect, operations: usize) -> MigrationsAreas {
+    /// Lines of an operation's facts with their frame.
+    const FACTS: u16 = 6;
+    let want = u16::try_from(operations.max(1)).unwrap_or(u16::MAX).saturating_add(3);
+    let list = want.clamp(5, (body.height / 3).max(5)).min(body.height);
+    let rest = body.height - list;
+    let detail = if rest < FACTS { 0 } else { FACTS };
+    let below = row(body, list + detail, rest - detail);
+    let (pairs, donors) = if below.height < 4 {
+        (Rect::default(), Rect::default())
+    } else {
+        split_at(below, u32::from(below.width) * if below.width >= WIDE { 60 } else { 62 } / 100)
+    };
+    let list = if below.height < 4 { list + below.height } else { list };
+    MigrationsAreas { list: row(body, 0, list), detail: row(body, list, detail), pairs, donors }
+}
+
+/// Places Masters: the table above, its height for `masters` rows, the timeline below.
+pub fn masters(body: Rect, masters: usize) -> (Rect, Rect) {
+    let want = u16::try_from(masters.max(1)).unwrap_or(u16::MAX).saturating_add(4);
+    let top = want.min(body.height.saturating_sub(5)).max(5).min(body.height);
+    (row(body, 0, top), row(body, top, body.height - top))
+}
+
+/// Places Keys: what is known of the key above, its value below.
+pub fn keys(body: Rect) -> (Rect, Rect) {
+    /// Lines about a key with their frame.
+    const FACTS: u16 = 7;
+    let top = FACTS.min(body.height);
+    (row(body, 0, top), row(body, top, body.height - top))
+}
+
 /// What the mouse is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hit {
@@ -214,6 +261,8 @@ pub enum Hit {
     Cell(u16),
     /// An owner, by its place in the list.
     Owner(usize),
+    /// A row of the list of this screen, counted from the first one drawn.
+    Row(u16),
 }
 
 /// The inside of a panel. In ASCII a panel is a rule with a title, so its last row is inside.
@@ -233,7 +282,7 @@ pub fn map_column(column: u16) -> u16 {
 /// What is at a place on the screen.
 pub fn hit(model: &Model, x: u16, y: u16) -> Option<Hit> {
     let area = Rect::new(0, 0, model.size.0, model.size.1);
-    if !fits(area) || model.shown().is_none() || model.overlay.is_some() {
+    if !fits(area) || model.shown().is_none() || model.overlay.is_some() || model.dialog.is_some() {
         return None;
     }
     let shell = shell(area, banner_lines(model));
@@ -259,13 +308,22 @@ pub fn hit(model: &Model, x: u16, y: u16) -> Option<Hit> {
             let inner = inside(areas.owners, ascii);
             inner.contains(at).then(|| super::screen::ring::owner_at(model, inner, at)).flatten().map(Hit::Owner)
         }
+        Screen::Migrations => {
+            let list = inside(migrations(shell.body, model.listed_operations().len()).list, ascii);
+            list.contains(at).then(|| y.checked_sub(list.y + 1)).flatten().map(Hit::Row)
+        }
+        Screen::Masters => {
+            let list = inside(masters(shell.body, model.listed_masters().len()).0, ascii);
+            list.contains(at).then(|| y.checked_sub(list.y + 1)).flatten().map(Hit::Row)
+        }
+        Screen::Events | Screen::Keys => None,
     }
 }
 
 /// Lines that the operations which are not over take.
 pub fn open_lines(model: &Model) -> u16 {
     let lines = model.shown().map_or(0, |c| {
-        let open = c.status.operations.iter().filter(|o| !matches!(o.state.as_str(), "done" | "failed" | "cancelled"));
+        let open = c.status.operations.iter().filter(|o| super::model::is_open(o));
         open.map(super::screen::operations::lines).sum()
     });
     lines.min(MAP_ROWS)
@@ -286,6 +344,12 @@ pub fn visible(model: &Model) -> Vec<Panel> {
         Panel::Events => overview().events,
         Panel::Map => ring().map,
         Panel::Owners => ring().owners,
+        Panel::OperationList => migrations(shell.body, model.listed_operations().len()).list,
+        Panel::Pairs => migrations(shell.body, model.listed_operations().len()).pairs,
+        Panel::MasterList => masters(shell.body, model.listed_masters().len()).0,
+        Panel::Terms => masters(shell.body, model.listed_masters().len()).1,
+        Panel::EventLog => shell.body,
+        Panel::Value => keys(shell.body).1,
     };
     model.screen.panels().iter().copied().filter(|p| area_of(p).height > 0).collect()
 }
@@ -323,6 +387,10 @@ mod tests {
                     for circle in [false, true] {
                         let r = ring(s.body, n, circle);
                         disjoint(s.body, &[r.circle, r.map, r.owners, r.operations, r.detail]);
+                        let g = migrations(s.body, n);
+                        disjoint(s.body, &[g.list, g.detail, g.pairs, g.donors]);
+                        disjoint(s.body, &[masters(s.body, n).0, masters(s.body, n).1]);
+                        disjoint(s.body, &[keys(s.body).0, keys(s.body).1]);
                         assert!(r.map.height == MAP_ROWS + 2 || h < HEIGHT_MIN + 3, "{w}x{h}");
                     }
                 }

@@ -1,19 +1,32 @@
 //! All that the screen knows, in one value: what the masters said, how the link is, and what the person looks at.
 
+use std::collections::VecDeque;
+
 use super::cluster::{Cluster, clean_status, memory_share};
+use super::dialog::Dialog;
 use super::escape::{clean, natural};
 use super::event::Now;
 use super::glyph::{self, Glyphs};
+use super::jobs::Job;
 use super::layout;
 use super::link::{Link, LinkState};
-use super::slots::Copies;
+use super::replay::Played;
+use super::slots::NOBODY;
+pub use super::state::*;
 use super::theme::{Theme, ThemeName};
-use crate::proto::status::{NodeState, NodeStatus, OperationStatus, WatchView};
+use crate::proto::event::{Event, Severity};
+use crate::proto::operation::OperationState;
+use crate::proto::slot::Slot;
+use crate::proto::status::{MasterStatus, NodeState, NodeStatus, OperationStatus, WatchView};
 
 /// The longest text typed into a prompt, characters: keys of 512 MB are not typed by hand.
 pub const INPUT_MAX: usize = 256;
 /// How long a message stays, milliseconds: long enough to read two lines.
 pub const TOAST_MS: u64 = 5_000;
+/// Messages kept for the Events screen: what was done from here, for as long as anyone asks.
+const NOTES_MAX: usize = 200;
+/// The `kind` of such a message among the cluster's events.
+pub const NOTE_KIND: &str = "this screen";
 
 /// What was decided before the first frame.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -30,159 +43,14 @@ pub struct Setup {
     pub theme: ThemeName,
     /// A demo cluster can be started from here.
     pub can_start_demo: bool,
+    /// The cluster's processes are on this machine and can be reached from here.
+    pub local: bool,
+    /// How a command line that means this cluster begins.
+    pub program: String,
+    /// Tests only: F12 panics, to see that the terminal is given back.
+    pub panic_key: bool,
     /// Seconds that local time is ahead of UTC.
     pub utc_offset_s: i32,
-}
-
-/// The screens there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Screen {
-    /// How the cluster is.
-    #[default]
-    Overview,
-    /// Who holds which slot.
-    Ring,
-}
-
-impl Screen {
-    /// In the order of their keys.
-    pub const ALL: [Screen; 2] = [Screen::Overview, Screen::Ring];
-
-    /// Its name, as the tab shows it.
-    pub fn title(self) -> &'static str {
-        match self {
-            Screen::Overview => "Overview",
-            Screen::Ring => "Ring",
-        }
-    }
-}
-
-/// The part of a screen that the arrow keys move in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Panel {
-    /// Overview: the nodes.
-    Nodes,
-    /// Both: operations.
-    Operations,
-    /// Overview: events.
-    Events,
-    /// Ring: the slot map.
-    Map,
-    /// Ring: the owners.
-    Owners,
-}
-
-impl Screen {
-    /// Its panels in the order of `Tab`.
-    pub fn panels(self) -> &'static [Panel] {
-        match self {
-            Screen::Overview => &[Panel::Nodes, Panel::Operations, Panel::Events],
-            Screen::Ring => &[Panel::Map, Panel::Owners],
-        }
-    }
-}
-
-/// What rows of nodes are sorted by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Sort {
-    /// By name, as people count.
-    #[default]
-    Node,
-    /// Trouble first.
-    State,
-    /// Longest without a heartbeat first.
-    Age,
-    /// Most primaries first.
-    Slots,
-    /// Busiest first.
-    Ops,
-    /// Fullest first.
-    Memory,
-    /// Slowest first.
-    P99,
-}
-
-impl Sort {
-    /// What `o` switches to.
-    pub fn next(self) -> Self {
-        match self {
-            Sort::Node => Sort::State,
-            Sort::State => Sort::Age,
-            Sort::Age => Sort::Slots,
-            Sort::Slots => Sort::Ops,
-            Sort::Ops => Sort::Memory,
-            Sort::Memory => Sort::P99,
-            Sort::P99 => Sort::Node,
-        }
-    }
-
-    /// As the title says it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Sort::Node => "node",
-            Sort::State => "state",
-            Sort::Age => "age",
-            Sort::Slots => "slots",
-            Sort::Ops => "ops/s",
-            Sort::Memory => "memory",
-            Sort::P99 => "p99",
-        }
-    }
-}
-
-/// What a line of input is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PromptKind {
-    /// Which rows to show.
-    Filter,
-    /// Which key's slot to point at.
-    WhichKey,
-}
-
-/// A line being typed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Prompt {
-    /// What for.
-    pub kind: PromptKind,
-    /// So far.
-    pub text: String,
-    /// What `Esc` goes back to.
-    pub before: String,
-}
-
-/// A window over the screen.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Overlay {
-    /// The keys of this screen; scrolled down by so many lines.
-    Help {
-        /// Lines scrolled off the top.
-        scroll: u16,
-    },
-    /// Everything about one node.
-    Node {
-        /// Which.
-        id: String,
-    },
-}
-
-/// How a message is meant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Tone {
-    /// It worked.
-    Done,
-    /// It did not, and this is why.
-    Alert,
-}
-
-/// A message that goes away by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Toast {
-    /// In words.
-    pub text: String,
-    /// How it is meant.
-    pub tone: Tone,
-    /// When it goes, monotonic milliseconds.
-    pub until_ms: u64,
 }
 
 /// A picture held still.
@@ -192,50 +60,6 @@ pub struct Frozen {
     pub cluster: Box<Cluster>,
     /// When it was taken.
     pub at: Now,
-}
-
-/// How a demo cluster's start is going.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Demo {
-    /// Nobody asked.
-    #[default]
-    Idle,
-    /// On its way; the last steps.
-    Starting(Vec<String>),
-    /// It failed, and why.
-    Failed(String),
-}
-
-/// Where the person is on the Overview.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct OverviewState {
-    /// The panel that has the keys; the first one unless chosen.
-    pub focus: Option<Panel>,
-    /// The selected node, by name, so that it stays selected when rows move.
-    pub selected: Option<String>,
-    /// Order of rows.
-    pub sort: Sort,
-    /// The other way round.
-    pub reverse: bool,
-    /// Operations scrolled down by.
-    pub operations_scroll: usize,
-    /// Events scrolled back by.
-    pub events_scroll: usize,
-}
-
-/// Where the person is on the Ring.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct RingState {
-    /// The panel that has the keys; the first one unless chosen.
-    pub focus: Option<Panel>,
-    /// The slot under the cursor.
-    pub cursor: u16,
-    /// Which copy is drawn.
-    pub copies: Copies,
-    /// The key that was asked for, cleaned, if the cursor still points at its slot.
-    pub key: Option<String>,
-    /// The selected owner, by name.
-    pub selected: Option<String>,
 }
 
 /// All that the screen knows.
@@ -257,18 +81,40 @@ pub struct Model {
     pub frozen: Option<Frozen>,
     /// Which screen.
     pub screen: Screen,
+    /// The panel that has the keys, by screen; the first one unless chosen.
+    pub focus: [Option<Panel>; 6],
     /// A window over it.
     pub overlay: Option<Overlay>,
     /// A line being typed.
     pub prompt: Option<Prompt>,
     /// Shows only rows that contain this.
     pub filter: String,
+    /// A question before something changes.
+    pub dialog: Option<Dialog>,
+    /// What was begun from here and is not over.
+    pub jobs: Vec<Job>,
+    /// Where the recording is that is played, if one is.
+    pub replay: Option<Played>,
     /// A message.
     pub toast: Option<Toast>,
     /// Overview.
     pub overview: OverviewState,
     /// Ring.
     pub ring: RingState,
+    /// Migrations.
+    pub migrations: MigrationsState,
+    /// Masters.
+    pub masters: MastersState,
+    /// Events.
+    pub events: EventsState,
+    /// Keys.
+    pub keys: KeysState,
+    /// What was said from here, oldest first.
+    pub notes: VecDeque<Event>,
+    /// Commands typed before, oldest first.
+    pub history: Vec<String>,
+    /// The number of the last request; answers carry it back.
+    pub last_request: u64,
     /// The start screen's demo.
     pub demo: Demo,
 }
@@ -285,12 +131,23 @@ impl Model {
             live: None,
             frozen: None,
             screen: Screen::default(),
+            focus: [None; 6],
             overlay: None,
             prompt: None,
             filter: String::new(),
+            dialog: None,
+            jobs: Vec::new(),
+            replay: None,
             toast: None,
             overview: OverviewState::default(),
             ring: RingState::default(),
+            migrations: MigrationsState::default(),
+            masters: MastersState::default(),
+            events: EventsState::default(),
+            keys: KeysState::default(),
+            notes: VecDeque::new(),
+            history: Vec::new(),
+            last_request: 0,
             demo: Demo::default(),
         }
     }
@@ -326,10 +183,7 @@ impl Model {
 
     /// The panel that the arrow keys move in.
     pub fn panel(&self) -> Panel {
-        let wanted = match self.screen {
-            Screen::Overview => self.overview.focus,
-            Screen::Ring => self.ring.focus,
-        };
+        let wanted = self.focus[self.screen.place()];
         // A panel that has no place on a small screen can't have the keys.
         let visible = layout::visible(self);
         let first = self.screen.panels()[0];
@@ -401,10 +255,10 @@ impl Model {
         let Some(c) = self.shown() else { return Vec::new() };
         let mut ops: Vec<&OperationStatus> = c.status.operations.iter().collect();
         ops.sort_by_key(|o| {
-            let rank = match o.state.as_str() {
-                "running" => 0,
-                "paused" => 1,
-                "planned" => 2,
+            let rank = match OperationState::parse(&o.state) {
+                Some(OperationState::Running) => 0,
+                Some(OperationState::Paused) => 1,
+                Some(OperationState::Planned) => 2,
                 _ => 3,
             };
             // Open ones in the order they will run, finished ones latest first.
@@ -413,20 +267,165 @@ impl Model {
         ops
     }
 
+    /// The operations that the Migrations screen lists: those that the filter lets through.
+    pub fn listed_operations(&self) -> Vec<&OperationStatus> {
+        let needle = self.filter.to_lowercase();
+        let mut ops = self.operations();
+        ops.retain(|o| {
+            let id = format!("#{}", o.id);
+            let fields = [id.as_str(), &o.kind, &o.state].into_iter().chain(o.nodes.iter().map(String::as_str));
+            needle.is_empty() || fields.into_iter().any(|f| f.to_lowercase().contains(&needle))
+        });
+        ops
+    }
+
+    /// The place of the selected operation among [`Model::listed_operations`].
+    pub fn selected_operation(&self, ops: &[&OperationStatus]) -> usize {
+        ops.iter().position(|o| Some(o.id) == self.migrations.selected).unwrap_or(0)
+    }
+
+    /// The operation that keys mean here: the selected one on Migrations, elsewhere the first that is open.
+    pub fn meant_operation(&self) -> Option<&OperationStatus> {
+        if self.screen == Screen::Migrations {
+            let ops = self.listed_operations();
+            return ops.get(self.selected_operation(&ops)).copied();
+        }
+        self.operations().into_iter().find(|o| is_open(o))
+    }
+
+    /// The node or master that keys mean here.
+    pub fn selected_process(&self) -> Option<String> {
+        if let Some(Overlay::Node { id }) = &self.overlay {
+            return Some(id.clone());
+        }
+        match self.screen {
+            Screen::Masters => {
+                let masters = self.listed_masters();
+                masters.get(self.selected_master(&masters)).map(|m| m.id.clone())
+            }
+            Screen::Ring if self.panel() == Panel::Owners => {
+                let owners = self.owners();
+                let place = owners.get(self.selected_owner(&owners))?;
+                self.shown().map(|c| c.table.name(*place).to_owned())
+            }
+            Screen::Ring => {
+                let c = self.shown()?;
+                let place = c.table.brief(Slot(self.ring.cursor)).primary;
+                (place != NOBODY).then(|| c.table.name(place).to_owned())
+            }
+            _ => {
+                let rows = self.rows();
+                rows.get(self.selected_row(&rows)).map(|n| n.id.clone())
+            }
+        }
+    }
+
+    /// The masters that the filter lets through, by name.
+    pub fn listed_masters(&self) -> Vec<&MasterStatus> {
+        let Some(c) = self.shown() else { return Vec::new() };
+        let needle = self.filter.to_lowercase();
+        let mut masters: Vec<&MasterStatus> = c
+            .status
+            .masters
+            .iter()
+            .filter(|m| [&m.id, &m.addr, &m.role].iter().any(|f| f.to_lowercase().contains(&needle)))
+            .collect();
+        masters.sort_by(|a, b| natural(&a.id, &b.id));
+        masters
+    }
+
+    /// The place of the selected master among [`Model::listed_masters`]; the leader's unless one was chosen.
+    pub fn selected_master(&self, masters: &[&MasterStatus]) -> usize {
+        let leader = self.shown().and_then(|c| c.status.leader.as_deref());
+        let wanted = self.masters.selected.as_deref().or(leader);
+        masters.iter().position(|m| Some(m.id.as_str()) == wanted).unwrap_or(0)
+    }
+
+    /// The cluster's events and what was said from here, oldest first, without those that are filtered out.
+    pub fn listed_events(&self) -> Vec<&Event> {
+        let Some(c) = self.shown() else { return self.notes.iter().collect() };
+        let needle = self.filter.to_lowercase();
+        let has = |f: &str| f.to_lowercase().contains(&needle);
+        let wanted = |e: &&Event| {
+            e.severity >= self.events.least
+                && (needle.is_empty()
+                    || has(&e.text)
+                    || has(&e.kind)
+                    || has(&e.subject)
+                    || e.by.as_deref().is_some_and(has))
+        };
+        let mut out = Vec::with_capacity(c.events.len() + self.notes.len());
+        let mut notes = self.notes.iter().peekable();
+        for e in &c.events {
+            // The cluster's own order is by number; its clock only says where ours go between them.
+            while let Some(n) = notes.next_if(|n| n.at_ms < e.at_ms) {
+                out.push(n);
+            }
+            out.push(e);
+        }
+        out.extend(notes);
+        out.retain(wanted);
+        out
+    }
+
+    /// Events that matter and were not looked at on their screen.
+    pub fn unread(&self) -> usize {
+        let Some(c) = &self.live else { return 0 };
+        c.events.iter().rev().take_while(|e| e.seq > self.events.read).filter(|e| e.severity > Severity::Info).count()
+    }
+
+    /// Operations that are not over.
+    pub fn open_operations(&self) -> usize {
+        self.shown().map_or(0, |c| c.status.operations.iter().filter(|o| is_open(o)).count())
+    }
+
+    /// A number for a request, so that its answer is known.
+    pub fn next_request(&mut self) -> u64 {
+        self.last_request += 1;
+        self.last_request
+    }
+
+    /// Shows a message for a while, and keeps it among the events.
+    pub fn tell(&mut self, tone: Tone, text: impl Into<String>) {
+        let text = text.into();
+        let severity = if tone == Tone::Done { Severity::Info } else { Severity::Warn };
+        self.notes.push_back(Event {
+            seq: 0,
+            at_ms: self.now.wall_ms,
+            index: 0,
+            severity,
+            kind: NOTE_KIND.to_owned(),
+            subject: String::new(),
+            text: clean(&text, self.setup.ascii),
+            by: None,
+        });
+        while self.notes.len() > NOTES_MAX {
+            self.notes.pop_front();
+        }
+        self.say(tone, text);
+    }
+
     /// Shows a message for a while.
     pub fn say(&mut self, tone: Tone, text: impl Into<String>) {
         let text = clean(&text.into(), self.setup.ascii);
         self.toast = Some(Toast { text, tone, until_ms: self.now.mono_ms.saturating_add(TOAST_MS) });
     }
 
-    fn forget_cluster(&mut self) {
-        (self.live, self.frozen, self.overlay) = (None, None, None);
+    /// Forgets all that was shown of a cluster.
+    pub fn forget_cluster(&mut self) {
+        (self.live, self.frozen, self.overlay, self.dialog) = (None, None, None, None);
+        self.jobs.clear();
         self.ring.selected = None;
         self.overview.selected = None;
+        self.migrations = MigrationsState::default();
+        self.masters = MastersState::default();
+        self.events.read = 0;
+        self.keys.found = None;
     }
 
     /// Takes a view in, unless it is older than what is shown.
-    pub fn absorb(&mut self, mut view: WatchView) {
+    /// Returns whether it was taken in.
+    pub fn absorb(&mut self, mut view: WatchView) -> bool {
         let ascii = self.setup.ascii;
         let slots = view.slots.take();
         let events = std::mem::take(&mut view.events);
@@ -440,7 +439,7 @@ impl Model {
             let (have, got) = ((c.status.term, c.status.epoch), (status.term, status.epoch));
             if got < have {
                 self.link.refused = Some(format!("a master that is behind answers: term {}, epoch {}", got.0, got.1));
-                return;
+                return false;
             }
         }
         self.link.refused = None;
@@ -450,7 +449,13 @@ impl Model {
         let now_ms = self.now.mono_ms;
         let cluster = self.live.get_or_insert_with(|| Box::new(Cluster::new(status.clone())));
         cluster.renew(now_ms, status, slots, events, ascii);
+        true
     }
+}
+
+/// Whether something of an operation is still to do.
+pub fn is_open(o: &OperationStatus) -> bool {
+    OperationState::parse(&o.state).is_some_and(OperationState::is_open)
 }
 
 fn matches(n: &NodeStatus, needle: &str) -> bool {

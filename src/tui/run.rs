@@ -1,17 +1,22 @@
 //! The runtime around the pure parts: it gathers messages, lets `update` decide, does the effects and paces the frames.
 
 use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::ask;
 use super::effect::Effect;
 use super::event::{DemoEvent, LinkEvent, Msg, Now};
-use super::model::{Model, Setup};
+use super::model::{Model, Setup, Tone};
+use super::replay::{Player, Recorder};
+use super::request::Local;
 use super::terminal::{self, Input, Tty};
 use super::theme::ThemeName;
 use super::update::update;
@@ -25,6 +30,8 @@ const FPS_SSH: u16 = 10;
 const FPS_MAX: u16 = 60;
 /// Messages taken in before a frame is drawn, so that a flood of input can't keep the screen still.
 const BATCH_MAX: usize = 64;
+/// Answers waiting to be taken in: a screen has a handful of questions open at a time.
+const ANSWERS_MAX: usize = 64;
 /// Steps of a demo's start waiting to be shown; more are dropped, the latest matter.
 const DEMO_STEPS_MAX: usize = 16;
 
@@ -69,6 +76,16 @@ pub struct TuiOptions {
     pub fps: Option<u16>,
     /// How `u` starts a demo; none = it can't.
     pub start_demo: Option<StartDemo>,
+    /// How processes of the cluster are reached, if they are on this machine.
+    pub local: Option<Local>,
+    /// How a command line that means this cluster begins; empty = `cachectl`.
+    pub program: String,
+    /// Keeps what is seen in this new file.
+    pub record: Option<PathBuf>,
+    /// Plays this file instead of watching a cluster; so many times faster than life.
+    pub replay: Option<(PathBuf, u32)>,
+    /// Tests only: F12 panics.
+    pub panic_key: bool,
 }
 
 /// Takes the terminal over until the person leaves.
@@ -79,23 +96,51 @@ pub async fn run(options: TuiOptions) -> anyhow::Result<()> {
         return Err(NoTerminal.into());
     }
     let env = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    // What is wrong with files is said before the terminal is taken.
+    let player = options.replay.as_ref().map(|(path, speed)| {
+        Player::open(path, *speed).map_err(|e| e.context(format!("{} can't be played", path.display())))
+    });
+    let player = player.transpose()?;
+    let recorder = options.record.as_ref().map(|path| {
+        let cluster = options.cluster.as_deref().unwrap_or_default();
+        Recorder::create(path, cluster).with_context(|| format!("{} can't be recorded to", path.display()))
+    });
+    let recorder = recorder.transpose()?;
     let fps = options.fps.unwrap_or(if env("SSH_CONNECTION").is_some() { FPS_SSH } else { FPS }).clamp(1, FPS_MAX);
     let setup = Setup {
         masters: options.masters.clone(),
-        cluster: options.cluster.clone(),
+        cluster: player.as_ref().map(|p| p.cluster.clone()).or(options.cluster.clone()),
         read_only: options.read_only,
         ascii: options.ascii || !draws_unicode(env),
         theme: options.theme.resolve(options.no_color || env("NO_COLOR").is_some(), env("COLORFGBG").as_deref()),
-        can_start_demo: options.start_demo.is_some(),
+        can_start_demo: options.start_demo.is_some() && player.is_none(),
+        local: options.local.is_some() && player.is_none(),
+        program: options.program.clone(),
+        panic_key: options.panic_key,
         utc_offset_s: chrono::Local::now().offset().local_minus_utc(),
     };
     let mut signals = Signals::new()?;
     let tty = Tty::take(options.mouse)?;
     let input = Input::start()?;
-    let link = (!options.masters.is_empty()).then(|| WatchLink::start("tui", options.masters.iter().cloned()));
+    let live = player.is_none() && !options.masters.is_empty();
+    let link = live.then(|| WatchLink::start("tui", options.masters.iter().cloned()));
     let mut model = Model::new(setup);
     model.size = tty.size()?;
-    let mut app = App { model, tty, input, link, demo: None, start_demo: options.start_demo, quit: false };
+    let (tell, answers) = mpsc::channel(ANSWERS_MAX);
+    let mut app = App {
+        model,
+        tty,
+        input,
+        link,
+        demo: None,
+        start_demo: options.start_demo,
+        local: options.local,
+        tell,
+        answers,
+        recorder,
+        player,
+        quit: false,
+    };
     app.run(&mut signals, Duration::from_millis(1000 / u64::from(fps))).await
 }
 
@@ -148,12 +193,18 @@ struct App {
     link: Option<WatchLink>,
     demo: Option<Starting>,
     start_demo: Option<StartDemo>,
+    local: Option<Local>,
+    /// Given to every task that asks.
+    tell: mpsc::Sender<Msg>,
+    answers: mpsc::Receiver<Msg>,
+    recorder: Option<Recorder>,
+    player: Option<Player>,
     quit: bool,
 }
 
 impl App {
     async fn run(&mut self, signals: &mut Signals, frame: Duration) -> anyhow::Result<()> {
-        self.take_in(Msg::Tick(now()))?;
+        self.pass_time()?;
         let mut drawn = Instant::now();
         self.tty.draw(&self.model)?;
         let mut dirty = false;
@@ -163,6 +214,7 @@ impl App {
                 () = sleep_until(wake) => None,
                 msg = self.input.events.recv() => Some(msg.unwrap_or(Msg::Terminate)),
                 event = said(&mut self.link) => Some(Msg::Link(event)),
+                answer = self.answers.recv() => answer,
                 event = demo_event(&mut self.demo) => Some(Msg::Demo(event)),
                 _ = signals.terminate.recv() => Some(Msg::Terminate),
                 _ = signals.hangup.recv() => Some(Msg::Terminate),
@@ -174,8 +226,9 @@ impl App {
             if terminal::is_gone() {
                 return Ok(());
             }
-            self.take_in(Msg::Tick(now()))?;
+            self.pass_time()?;
             if let Some(msg) = msg {
+                self.record(&msg)?;
                 self.take_in(msg)?;
                 for _ in 0..BATCH_MAX {
                     let Ok(msg) = self.input.events.try_recv() else { break };
@@ -192,8 +245,46 @@ impl App {
         Ok(())
     }
 
+    /// Time went on; in a recording so did what was recorded.
+    fn pass_time(&mut self) -> anyhow::Result<()> {
+        let Some(player) = &mut self.player else { return self.take_in(Msg::Tick(now())) };
+        let events = player.pass(now().mono_ms);
+        let (played, end) = (player.played(), player.now());
+        self.take_in(Msg::Played(played))?;
+        for (now, event) in events {
+            self.take_in(Msg::Tick(now))?;
+            self.take_in(Msg::Link(event))?;
+        }
+        self.take_in(Msg::Tick(end))
+    }
+
+    /// Keeps what the link says. A disk that is full ends the recording, not the screen.
+    fn record(&mut self, msg: &Msg) -> anyhow::Result<()> {
+        let (Some(recorder), Msg::Link(event)) = (&mut self.recorder, msg) else { return Ok(()) };
+        if let Err(why) = recorder.put(now(), event) {
+            self.recorder = None;
+            self.model.tell(Tone::Alert, format!("the recording ended: {why}"));
+        }
+        Ok(())
+    }
+
+    /// Asks in a task of its own; its answer comes back as a message.
+    fn ask(&self, task: impl Future<Output = Msg> + Send + 'static) {
+        let tell = self.tell.clone();
+        tokio::spawn(async move {
+            // Nobody listens any more when the screen was left.
+            let _ = tell.send(task.await).await;
+        });
+    }
+
     /// How long nothing will change by itself: until the clock's next second, or the link's next state.
     fn idle_for(&self) -> Duration {
+        if let Some(player) = &self.player {
+            /// A playing bar moves visibly, a standing one need not.
+            const BAR_MS: u64 = 200;
+            let due = player.due_in_ms().map_or(1000, |ms| ms.min(BAR_MS));
+            return Duration::from_millis(due.max(1));
+        }
         let now = self.model.now;
         let second = 1000 - now.wall_ms % 1000;
         let link = self.model.link.next_change_ms(now.mono_ms).map_or(second, |at| at - now.mono_ms);
@@ -207,6 +298,30 @@ impl App {
                 Effect::Copy(text) => self.tty.copy(&text)?,
                 Effect::Repaint => self.tty.forget()?,
                 Effect::Suspend => self.tty.suspend()?,
+                Effect::Order(order) => {
+                    self.ask(async move { Msg::Ordered(order.id, ask::order(order).await) });
+                }
+                Effect::Key { id, seeds, key, wish } => {
+                    self.ask(async move { Msg::Keyed(id, ask::key(seeds, key, wish).await) });
+                }
+                Effect::Local { id, wish } => {
+                    let Some(local) = &self.local else { continue };
+                    let future = local(wish);
+                    self.ask(async move { Msg::Local(id, future.await.map_err(|e| format!("{e:#}"))) });
+                }
+                Effect::Write { path, text } => {
+                    let result = ask::write(&path, &text);
+                    let tell = self.tell.clone();
+                    // The queue is longer than what can be open at a time; a note too many is no loss.
+                    let _ = tell.try_send(Msg::Written(path, result));
+                }
+                Effect::Play(how) => {
+                    if let Some(player) = &mut self.player {
+                        player.steer(how);
+                    }
+                }
+                #[allow(clippy::panic)]
+                Effect::Panic => panic!("asked for by a test"),
                 Effect::Watch(masters) => self.link = Some(WatchLink::start("tui", masters)),
                 Effect::StartDemo => {
                     if let Some(start) = &self.start_demo {

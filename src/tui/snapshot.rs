@@ -59,25 +59,27 @@ pub fn snapshot(
     ascii: bool,
 ) -> String {
     let at = view.events.iter().map(|e| e.at_ms).max().unwrap_or(0);
-    snapshot_of(&[(Now { mono_ms: 0, wall_ms: at }, view.clone())], screen, size, format, theme, ascii)
+    let events = [(Now { mono_ms: 0, wall_ms: at }, LinkEvent::View(Box::new(view.clone())))];
+    snapshot_of(events, screen, size, format, theme, ascii)
 }
 
-/// A screen drawn after a series of views, each with its time: as [`snapshot`], but with a past in the charts.
+/// A screen drawn after all that a link said, each with its time: as [`snapshot`], but with a past in the charts.
 pub fn snapshot_of(
-    views: &[(Now, WatchView)],
+    events: impl IntoIterator<Item = (Now, LinkEvent)>,
     screen: Screen,
     size: (u16, u16),
     format: Format,
     theme: ThemeName,
     ascii: bool,
 ) -> String {
-    let masters: Vec<String> =
-        views.iter().flat_map(|(_, v)| v.status.masters.iter().map(|m| m.addr.clone())).take(1).collect();
     let theme = theme.resolve(false, None);
-    let mut model = Model::new(Setup { masters, theme, ascii, ..Setup::default() });
-    for (now, view) in views {
-        update(&mut model, Msg::Tick(*now));
-        update(&mut model, Msg::Link(LinkEvent::View(Box::new(view.clone()))));
+    // A link to nowhere in particular: what the events name is learnt from them.
+    let masters = vec![String::new()];
+    let mut model = Model::new(Setup { masters, theme, ascii, read_only: true, ..Setup::default() });
+    model.link.masters.clear();
+    for (now, event) in events {
+        update(&mut model, Msg::Tick(now));
+        update(&mut model, Msg::Link(event));
     }
     model.screen = screen;
     model.size = (size.0.clamp(1, SIZE_MAX.0), size.1.clamp(1, SIZE_MAX.1));

@@ -263,6 +263,16 @@ impl Theme {
         fg(self.owners[place % OWNER_COLOURS])
     }
 
+    /// The style of something as busy as this, 0 to 1.
+    pub fn heat(&self, share: f64) -> Style {
+        match share {
+            s if s >= 0.8 => self.bad,
+            s if s >= 0.5 => self.warn,
+            s if s >= 0.2 => self.info,
+            _ => self.dim,
+        }
+    }
+
     /// The style of a node's state.
     pub fn node(&self, state: NodeState) -> Style {
         match state {

@@ -5,8 +5,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bench;
 mod cluster;
 mod data;
 mod failures;
+mod fake_cache;
+mod processes;
 mod sandbox;
 mod words;

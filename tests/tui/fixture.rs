@@ -6,10 +6,11 @@ use std::sync::LazyLock;
 
 use cachectl::proto::event::{Event, Severity};
 use cachectl::proto::id::{Incarnation, NodeId, Ref};
+use cachectl::proto::operation::{OperationKind, PlanView, PlannedMove, Role, Wish};
 use cachectl::proto::slot::{SLOTS, Slot};
 use cachectl::proto::status::{
-    HEARTBEAT_GAPS, Health, MasterStatus, NodeState, NodeStatus, OperationStatus, STATUS_SCHEMA, SlotTotals, Status,
-    WatchView,
+    HEARTBEAT_GAPS, Health, MasterStatus, NodeState, NodeStatus, OperationStatus, PairStatus, STATUS_SCHEMA,
+    SlotTotals, Status, WatchView,
 };
 use cachectl::proto::view::{Phase, Replica, SlotRange, SlotState};
 
@@ -182,12 +183,126 @@ fn make_healthy() -> WatchView {
     let mut status = status(3, 3);
     count(&mut status, &slots, true);
     let events = vec![
-        event(1, 95, Severity::Info, "master-elected", "m1", "m1 elected, term 7"),
+        event(1, 95, Severity::Info, "master-elected", "m1", "m1 leads, term 7"),
         event(2, 94, Severity::Info, "node-joined", "n1", "n1 joined at 127.0.0.1:7201"),
         event(3, 93, Severity::Info, "node-joined", "n2", "n2 joined at 127.0.0.1:7202"),
         event(4, 92, Severity::Info, "node-joined", "n3", "n3 joined at 127.0.0.1:7203"),
     ];
     WatchView { status, slots: Some(pack(&slots)), events }
+}
+
+/// Pairs of an operation that gives node `to` the `moving` slots of `before`; the first `done` of them are committed.
+pub fn pairs_to(to: u64, before: &[(u64, u64)], moving: &[usize], done: usize) -> Vec<PairStatus> {
+    let nodes = before.iter().map(|(p, _)| *p).max().unwrap_or(0);
+    let count = |n: u64, of: &[usize]| of.iter().filter(|i| before[**i].0 == n).count() as u64;
+    let running = &moving[done..moving.len().min(done + 64)];
+    let mut out: Vec<PairStatus> = (1..=nodes)
+        .map(|n| PairStatus {
+            role: Role::Primary,
+            from: Some(format!("n{n}")),
+            to: format!("n{to}"),
+            slots_total: count(n, moving),
+            slots_done: count(n, &moving[..done]),
+            slots_running: count(n, running),
+        })
+        .filter(|p| p.slots_total > 0)
+        .collect();
+    // Backups are dealt with first.
+    out.extend([2, 4].map(|n| PairStatus {
+        role: Role::Backup,
+        from: Some(format!("n{n}")),
+        to: format!("n{to}"),
+        slots_total: 410,
+        slots_done: 410,
+        slots_running: 0,
+    }));
+    out
+}
+
+/// An operation that is over.
+pub fn ended(id: u64, kind: &str, state: &str, nodes: &[&str], slots: u64, reason: Option<&str>) -> OperationStatus {
+    OperationStatus {
+        id,
+        kind: kind.into(),
+        state: state.into(),
+        nodes: nodes.iter().map(|n| (*n).to_owned()).collect(),
+        slots_total: slots,
+        slots_done: if state == "done" { slots } else { slots / 3 },
+        keys_done: slots * 17,
+        bytes_done: slots * 300_000,
+        bytes_left: 0,
+        rate_bytes_per_s: 0,
+        eta_ms: 0,
+        reason: reason.map(str::to_owned),
+        pairs: Vec::new(),
+        retries: 0,
+    }
+}
+
+fn planned(role: Role, from: u64, to: u64, slots: &[usize]) -> PlannedMove {
+    let mut runs: Vec<(Slot, Slot)> = Vec::new();
+    for s in slots.iter().map(|s| *s as u16) {
+        match runs.last_mut() {
+            Some((_, last)) if last.0 + 1 == s => last.0 = s,
+            _ => runs.push((Slot(s), Slot(s))),
+        }
+    }
+    let name = |n: u64| NodeId::new(&format!("n{n}")).expect("a plain name");
+    PlannedMove {
+        role,
+        from: Some(name(from)),
+        to: name(to),
+        runs,
+        slots: slots.len() as u64,
+        keys: slots.len() as u64 * 14,
+        bytes: slots.len() as u64 * 310_000,
+    }
+}
+
+fn plan(kind: OperationKind, node: &str, moves: Vec<PlannedMove>) -> PlanView {
+    PlanView {
+        wish: Wish {
+            kind,
+            nodes: vec![NodeId::new(node).expect("a plain name")],
+            force: false,
+            accept_data_loss: false,
+        },
+        epoch: 42,
+        moves_digest: "5eed".into(),
+        slots_total: moves.iter().map(|m| m.slots).sum(),
+        bytes: moves.iter().map(|m| m.bytes).sum(),
+        moves,
+        estimate_ms: Some(38_000),
+        warnings: Vec::new(),
+    }
+}
+
+/// What adding n4 to three nodes would move.
+pub fn plan_out() -> PlanView {
+    let (before, after) = (ring(3), ring(4));
+    let mut moves = Vec::new();
+    for n in 1..=3 {
+        let of = |role: Role| -> Vec<usize> {
+            let takes = |i: &usize| match role {
+                Role::Primary => after[*i].0 == 4 && before[*i].0 == n,
+                Role::Backup => after[*i].1 == 4 && before[*i].1 == n,
+            };
+            (0..SLOTS).filter(takes).collect()
+        };
+        moves.extend([Role::Primary, Role::Backup].map(|role| planned(role, n, 4, &of(role))));
+    }
+    moves.retain(|m| m.slots > 0);
+    plan(OperationKind::ScaleOut, "n4", moves)
+}
+
+/// What draining n2 of three nodes would move.
+pub fn plan_in() -> PlanView {
+    let before = ring(3);
+    let of = |to: u64| -> Vec<usize> { (0..SLOTS).filter(|i| before[*i].0 == 2 && (before[*i].1 == to)).collect() };
+    let moves = vec![planned(Role::Primary, 2, 1, &of(1)), planned(Role::Primary, 2, 3, &of(3))];
+    let mut plan = plan(OperationKind::ScaleIn, "n2", moves);
+    plan.warnings = vec!["two nodes are left: the next one that dies leaves slots without a backup".into()];
+    plan
 }
 
 /// Six nodes: n4 suspect, n6 joining with its share on the way.
@@ -245,9 +360,11 @@ fn make_busy() -> WatchView {
             rate_bytes_per_s: 32_715_571,
             eta_ms: 41_000,
             reason: None,
-            pairs: Vec::new(),
-            retries: 0,
+            pairs: pairs_to(6, &before, &moving, done),
+            retries: 2,
         },
+        ended(16, "scale-in", "done", &["n7"], 1_840, None),
+        ended(15, "scale-out", "cancelled", &["n8"], 700, Some("by tui")),
         OperationStatus {
             id: 18,
             kind: "rebalance".into(),
@@ -266,7 +383,7 @@ fn make_busy() -> WatchView {
         },
     ];
     let events = vec![
-        event(1, 250, Severity::Info, "master-elected", "m1", "m1 elected, term 7"),
+        event(1, 250, Severity::Info, "master-elected", "m1", "m1 leads, term 7"),
         event(2, 190, Severity::Info, "node-joined", "n6", "n6 joined at 127.0.0.1:7206"),
         event(3, 189, Severity::Info, "operation", "17", "op #17 scale-out n6 started: 2730 slots from 5 nodes"),
         event(4, 7, Severity::Info, "operation", "17", "slots 3221-3284 n1→n6 committed, epoch 42"),
@@ -334,6 +451,27 @@ fn make_lost_one() -> WatchView {
     WatchView { status, slots: Some(pack(&slots)), events }
 }
 
+/// Three elections: an order, a silence, and the one that leads.
+pub fn elections() -> WatchView {
+    let mut v = healthy();
+    let mut ordered = event(8, 60, Severity::Info, "switchover", "m2", "leadership goes from m1 to m2");
+    ordered.by = Some("tui".into());
+    v.events.extend([
+        ordered,
+        event(9, 59, Severity::Info, "master-elected", "m2", "m2 leads, term 8"),
+        event(10, 12, Severity::Info, "master-elected", "m3", "m3 leads, term 9"),
+    ]);
+    v.status.leader = Some("m3".into());
+    v.status.term = 9;
+    v.status.state = Health::Degraded;
+    for (i, m) in v.status.masters.iter_mut().enumerate() {
+        m.role = ["follower", "unreachable", "leader"][i].into();
+        m.alive = i != 1;
+        m.last_log = [131, 120, 131][i];
+    }
+    v
+}
+
 /// Names and numbers that no honest cluster sends.
 pub fn hostile() -> WatchView {
     let mut v = busy();
@@ -367,6 +505,14 @@ pub fn hostile() -> WatchView {
     v.status.operations[0].eta_ms = u64::MAX;
     v.status.operations[0].rate_bytes_per_s = u64::MAX;
     v.status.operations[1].kind = "\u{7}".into();
+    for p in &mut v.status.operations[0].pairs {
+        p.from = Some("\x1b]0;x\x07\u{202e}".into());
+        p.slots_total = u64::MAX;
+        p.slots_done = u64::MAX;
+        p.slots_running = u64::MAX;
+    }
+    v.status.masters[1].id = "\u{9b}31m日本".into();
+    v.status.masters[1].last_log = u64::MAX;
     v.events[0].text = "\x1b[2J\x1b]52;c;cm0gLXJm\x07 \u{202e}txt.exe".into();
     v.events[1].at_ms = u64::MAX;
     v.events[2].seq = u64::MAX;

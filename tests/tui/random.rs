@@ -1,15 +1,18 @@
 //! Any model, any size, any messages: nothing panics, nothing is drawn outside the area, nothing reaches a cell that
 //! could steer a terminal.
 
-use cachectl::proto::control::RefreshMaster;
+use cachectl::proto::control::{Message, RefreshMaster};
 use cachectl::proto::event::{Event, Severity};
 use cachectl::proto::id::{LeaderId, MasterId};
 use cachectl::proto::net::watch::LinkEvent;
+use cachectl::proto::operation::Accepted;
 use cachectl::proto::slot::Slot;
 use cachectl::proto::status::{Health, NodeState, WatchView};
 use cachectl::proto::view::{Phase, SlotRange};
 use cachectl::tui::event::{DemoEvent, Msg, Now};
-use cachectl::tui::model::{Model, Setup};
+use cachectl::tui::model::{Found, Model, Setup};
+use cachectl::tui::replay::Played;
+use cachectl::tui::request::{KeyAnswer, LocalAnswer, Refusal};
 use cachectl::tui::screen;
 use cachectl::tui::theme::ThemeName;
 use cachectl::tui::update::update;
@@ -143,7 +146,8 @@ prop_compose! {
 
 fn key() -> impl Strategy<Value = Msg> {
     let code = prop_oneof![
-        8 => select("?/owv T12kjhlgGOuy+-spx:q".chars().collect::<Vec<_>>()).prop_map(KeyCode::Char),
+        9 => select("?/owv T123456kjhlgGOuy+-spxbFKPCR:qedrf,.[]<>n2".chars().collect::<Vec<_>>())
+            .prop_map(KeyCode::Char),
         2 => any::<char>().prop_map(KeyCode::Char),
         4 => select(vec![
             KeyCode::Enter, KeyCode::Esc, KeyCode::Tab, KeyCode::BackTab, KeyCode::Up, KeyCode::Down, KeyCode::Left,
@@ -167,6 +171,42 @@ fn mouse() -> impl Strategy<Value = Msg> {
     })
 }
 
+/// Answers to whatever may have been asked last: right ones, wrong ones, late ones.
+fn answer() -> impl Strategy<Value = Msg> {
+    let refusal = || (text(), text(), any::<bool>()).prop_map(|(code, text, unknown)| Refusal { code, text, unknown });
+    let plan = || {
+        (any::<bool>(), vec(text(), 0..3), number(), number()).prop_map(|(out, warnings, bytes, slots)| {
+            let mut plan = if out { fixture::plan_out() } else { fixture::plan_in() };
+            plan.warnings = warnings;
+            plan.bytes = bytes;
+            plan.moves[0].slots = slots;
+            plan.moves[0].runs.push((Slot(9), Slot(u16::MAX)));
+            plan
+        })
+    };
+    let found = (vec(any::<u8>(), 0..200), number(), any::<i64>(), text(), any::<bool>()).prop_map(
+        |(value, size, ttl_ms, addr, there)| {
+            KeyAnswer::Found(Found { value: there.then_some(value), size, ttl_ms, addr })
+        },
+    );
+    let ids = 1..40u64;
+    prop_oneof![
+        3 => (ids.clone(), plan()).prop_map(|(id, p)| Msg::Ordered(id, Ok(Box::new(Message::Planned(Box::new(p)))))),
+        2 => (ids.clone(), plan(), number()).prop_map(|(id, plan, operation)| {
+            let operation = (operation % 3 > 0).then_some(operation);
+            Msg::Ordered(id, Ok(Box::new(Message::Accepted(Box::new(Accepted { operation, plan })))))
+        }),
+        1 => ids.clone().prop_map(|id| Msg::Ordered(id, Ok(Box::new(Message::Ok(Default::default()))))),
+        2 => (ids.clone(), refusal()).prop_map(|(id, r)| Msg::Ordered(id, Err(r))),
+        2 => (ids.clone(), found).prop_map(|(id, f)| Msg::Keyed(id, Ok(f))),
+        1 => (ids.clone(), refusal()).prop_map(|(id, r)| Msg::Keyed(id, Err(r))),
+        1 => (ids.clone(), vec(text(), 0..30)).prop_map(|(id, l)| Msg::Local(id, Ok(LocalAnswer::Lines(l)))),
+        1 => (ids.clone(), text()).prop_map(|(id, w)| Msg::Local(id, Ok(LocalAnswer::Done(w)))),
+        1 => (ids, text()).prop_map(|(id, w)| Msg::Local(id, Err(w))),
+        1 => (text(), text()).prop_map(|(path, w)| Msg::Written(path, Err(w))),
+    ]
+}
+
 fn msg() -> impl Strategy<Value = Msg> {
     prop_oneof![
         12 => key(),
@@ -182,6 +222,10 @@ fn msg() -> impl Strategy<Value = Msg> {
             Msg::Link(LinkEvent::MasterHint(RefreshMaster { leader, addr: None, masters: vec![(id, addr)] }))
         }),
         1 => text().prop_map(Msg::Paste),
+        4 => answer(),
+        1 => (number(), number(), any::<bool>()).prop_map(|(a, b, back)| Msg::Played(Played {
+            begin_ms: a, at_ms: b, end_ms: a.wrapping_add(b), views: (3, 9), paused: back, speed: 4, back,
+        })),
         1 => text().prop_map(|s| Msg::Demo(DemoEvent::Progress(s))),
         1 => text().prop_map(|s| Msg::Demo(DemoEvent::Failed(s))),
         1 => vec(text(), 0..3).prop_map(|m| Msg::Demo(DemoEvent::Started(m))),
@@ -236,7 +280,15 @@ proptest! {
     ) {
         let (read_only, can_start_demo, utc_offset_s) = flags;
         let mut model = Model::new(Setup {
-            masters, ascii, theme, read_only, can_start_demo, utc_offset_s, cluster: None,
+            masters,
+            ascii,
+            theme,
+            read_only,
+            can_start_demo,
+            utc_offset_s,
+            local: can_start_demo,
+            program: "cachectl --name x".into(),
+            ..Setup::default()
         });
         for (i, msg) in messages.into_iter().enumerate() {
             update(&mut model, msg);

@@ -1,10 +1,14 @@
 //! One file a command.
 
+pub mod add;
+pub mod bench;
 pub mod context;
 pub mod del;
 pub mod down;
 pub mod events;
+pub mod follow;
 pub mod foreground;
+pub mod forget;
 pub mod get;
 pub mod incr;
 pub mod kv;
@@ -12,6 +16,12 @@ pub mod logs;
 pub mod ls;
 pub mod master;
 pub mod node;
+pub mod ops;
+pub mod plan;
+pub mod process;
+pub mod rebalance;
+pub mod remove;
+pub mod rolling;
 pub mod server;
 pub mod set;
 pub mod status;

@@ -1,6 +1,7 @@
 //! `cachectl tui`: the manager on the screen, or a picture of it.
 
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,7 @@ use crate::cli::output::{Color, escape};
 use crate::proto::net::watch::{LinkEvent, WatchLink};
 use crate::proto::status::WatchView;
 use crate::tui::event::Now;
+use crate::tui::replay::Player;
 use crate::tui::snapshot::snapshot_of;
 use crate::tui::{DemoProgress, NoTerminal, StartDemo, TuiOptions};
 
@@ -25,17 +27,26 @@ const DEMO_OUTPUT_MAX: u64 = 1 << 20;
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &TuiArgs) -> CmdResult {
+    if let (Some(screen), Some(file)) = (args.snapshot, &args.replay) {
+        let player = Player::open(file, 1).map_err(|e| unplayable(file, &e))?;
+        let picture = snapshot_of(player.all(), screen, args.size, args.format, args.theme, args.ascii);
+        return ctx.out.line(picture.trim_end_matches('\n')).map(|()| Exit::Done);
+    }
     let reach = match ctx.reach() {
         Ok(reach) => Some(reach),
+        // A recording needs no cluster.
+        Err(_) if args.replay.is_some() => None,
         // Nobody named a cluster and there is none: the start screen says how to get one.
         Err(_) if args.snapshot.is_none() && matches!(ctx.target.said, Said::Default | Said::Context) => None,
         Err(e) => return Err(e),
     };
     if let (Some(screen), Some(reach)) = (args.snapshot, &reach) {
         let views = gather(reach, args.gather).await?;
-        let picture = snapshot_of(&views, screen, args.size, args.format, args.theme, args.ascii);
+        let views = views.into_iter().map(|(now, v)| (now, LinkEvent::View(Box::new(v))));
+        let picture = snapshot_of(views, screen, args.size, args.format, args.theme, args.ascii);
         return ctx.out.line(picture.trim_end_matches('\n')).map(|()| Exit::Done);
     }
+    let program = program(ctx);
     let (masters, cluster) = reach.map_or((Vec::new(), None), |r| (r.masters, Some(r.name)));
     let options = TuiOptions {
         masters,
@@ -47,6 +58,11 @@ pub async fn run(ctx: &Ctx, args: &TuiArgs) -> CmdResult {
         mouse: args.mouse,
         fps: args.fps,
         start_demo: Some(start_demo(ctx.target.name.clone())),
+        local: None,
+        program,
+        record: args.record.clone(),
+        replay: args.replay.clone().map(|file| (file, args.speed)),
+        panic_key: std::env::var_os("CACHECTL_TEST_PANIC_KEY").is_some(),
     };
     match crate::tui::run(options).await {
         Ok(()) => Ok(Exit::Done),
@@ -54,6 +70,22 @@ pub async fn run(ctx: &Ctx, args: &TuiArgs) -> CmdResult {
             .hint("`cachectl status` and `cachectl status --watch` print without a terminal")),
         Err(e) => Err(e.into()),
     }
+}
+
+/// How a command line that means the same cluster begins, wherever it is typed.
+fn program(ctx: &Ctx) -> String {
+    let t = &ctx.target;
+    match (t.masters.is_empty(), t.said) {
+        (false, _) => format!("cachectl --masters-addr {}", t.masters.join(",")),
+        // What nobody had to say here nobody has to say there.
+        (true, Said::Default | Said::Context) => "cachectl".to_owned(),
+        (true, _) => format!("cachectl --name {}", t.name),
+    }
+}
+
+fn unplayable(file: &Path, e: &anyhow::Error) -> CliError {
+    CliError::failed("RECORDING", format!("{} can't be played: {e}", file.display()))
+        .hint("`cachectl tui --record FILE` makes a recording")
 }
 
 /// The views of so long, each with its time; at least one.

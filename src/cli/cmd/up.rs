@@ -1,25 +1,26 @@
 //! `cachectl up`: starts what is missing of a local cluster and waits until every slot serves and has its backup.
 
-use std::io::IsTerminal;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::foreground::Stop;
 use super::{Ctx, down, foreground, tui};
 use crate::cli::args::{self, TuiArgs, UpArgs};
+use crate::cli::cluster_file::ClusterFile;
 use crate::cli::context::{self, DEFAULT_NAME, Said, Target};
 use crate::cli::error::{CliError, CmdResult, Exit};
 use crate::cli::link;
 use crate::cli::local::inherit;
 use crate::cli::local::lock::{LOCK_WAIT, Lock};
+use crate::cli::local::member::{self, check_ports, free, port_taken};
 use crate::cli::local::ports::{self, Claim};
 use crate::cli::local::spawn::{self, Spawned};
 use crate::cli::local::state::{Home, Member, Members, Role, Running};
 use crate::cli::local::wait::Waiter;
 use crate::cli::output::{Out, Tone};
+use crate::cli::progress::Progress;
 use crate::cli::units::show_size;
 use crate::proto::status::{NodeState, Status};
 
@@ -29,28 +30,8 @@ const MASTERS: usize = 3;
 const NODES: usize = 3;
 /// `--memory` unless said otherwise, bytes.
 const MEMORY: u64 = 256 << 20;
-/// How long the masters wait for all nodes before they hand the slots to fewer: a node that dies at its start ends `up` long
-/// before, so this only meets a machine that is very busy.
-const FORM_WAIT: Duration = Duration::from_secs(10);
 /// How many blocks of ports are tried when others take ports between the look and the start.
 const BLOCKS_TRIED: usize = 5;
-/// How often progress is said where no line can be redrawn.
-const PROGRESS_LINE: Duration = Duration::from_secs(5);
-
-/// The cluster file: what the flags say, in TOML.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
-struct ClusterFile {
-    name: Option<String>,
-    masters: Option<usize>,
-    nodes: Option<usize>,
-    backups: Option<u8>,
-    memory: Option<String>,
-    base_port: Option<u16>,
-    zones: Vec<String>,
-}
-
-const FILE_KEYS: [&str; 7] = ["name", "masters", "nodes", "backups", "memory", "base_port", "zones"];
 
 /// What was asked for, flags and file together.
 #[derive(Debug, Clone, PartialEq)]
@@ -103,7 +84,7 @@ pub async fn run(ctx: &Ctx, args: &UpArgs) -> CmdResult {
 
 fn wish(ctx: &Ctx, args: &UpArgs) -> Result<Wish, CliError> {
     let file = match &args.config {
-        Some(path) => read_file(path)?,
+        Some(path) => ClusterFile::read(path)?,
         None => ClusterFile::default(),
     };
     let t = &ctx.target;
@@ -124,29 +105,6 @@ fn wish(ctx: &Ctx, args: &UpArgs) -> Result<Wish, CliError> {
         base_port: args.base_port.or(file.base_port),
         zones: file.zones,
     })
-}
-
-fn read_file(path: &Path) -> Result<ClusterFile, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        CliError::usage(format!("cannot read {}: {e}", path.display())).hint("--config takes a cluster file (TOML)")
-    })?;
-    let file: ClusterFile = context::parse_toml(&text, path, &FILE_KEYS)?;
-    // The same limits as the flags have.
-    let checks = [
-        ("name", file.name.as_deref().map(|n| args::cluster_name(n).map(drop))),
-        ("masters", file.masters.map(|n| args::masters_count(&n.to_string()).map(drop))),
-        ("nodes", file.nodes.map(|n| args::nodes_count(&n.to_string()).map(drop))),
-        ("backups", file.backups.map(|n| if n <= 1 { Ok(()) } else { Err("0 or 1".into()) })),
-        ("memory", file.memory.as_deref().map(|m| args::parse_memory(m).map(drop))),
-        ("base_port", file.base_port.map(|p| args::base_port(&p.to_string()).map(drop))),
-        ("zones", Some(file.zones.iter().try_for_each(|z| args::zone(z).map(drop)))),
-    ];
-    for (key, check) in checks {
-        if let Some(Err(e)) = check {
-            return Err(CliError::usage(format!("{}: {key}: {e}", path.display())));
-        }
-    }
-    Ok(file)
 }
 
 /// Starts, waits, tells. With the children, for those who stay.
@@ -247,7 +205,7 @@ async fn start(
 ) -> Result<Outcome, Trouble> {
     let out = &ctx.out;
     for m in missing {
-        check_ports(m, running).map_err(|e| Trouble::Failed(e.hint(IN_THE_WAY)))?;
+        check_ports(m, running).map_err(Trouble::Failed)?;
     }
     // From here on Ctrl-C is ours: a child that was started and not recorded would be lost.
     let mut stop = Stop::watch().map_err(Trouble::Failed)?;
@@ -256,7 +214,7 @@ async fn start(
     }
     let mut children: Vec<Spawned> = Vec::new();
     for m in missing {
-        let started = spawn::spawn(program, home, members, m, FORM_WAIT).and_then(|child| {
+        let started = spawn::spawn(program, home, members, m, false).and_then(|child| {
             running.put(child.process.clone());
             children.push(child);
             home.put_running(running)
@@ -266,14 +224,14 @@ async fn start(
             return Err(Trouble::Failed(e));
         }
     }
-    let progress = Progress::new(out);
+    let progress = Progress::spinner(out);
     let mut waiter = Waiter::new(members);
     let deadline = Instant::now() + args.wait;
     let failed = loop {
         let ok = tokio::select! {
             ok = waiter.poll() => ok,
             () = stop.asked() => {
-                progress.finish();
+                drop(progress);
                 if !args.foreground {
                     out.say(&format!(
                         "let go of cluster {}, which goes on starting; `cachectl status` looks at it, `cachectl down` stops it",
@@ -284,15 +242,15 @@ async fn start(
             }
         };
         // Looked at also when all seems well: what answered may have been somebody else's cluster on the same ports.
-        if let Some(e) = first_crash(&mut children) {
+        if let Some(e) = spawn::first_crash(&mut children) {
             break e;
         }
         if ok {
-            progress.finish();
+            drop(progress);
             return Ok(Outcome { done: true, children, status: waiter.status().cloned() });
         }
         if Instant::now() >= deadline {
-            progress.finish();
+            drop(progress);
             let e = CliError::timed_out(format!(
                 "cluster {} is not ok after {:?}: {}",
                 home.name,
@@ -304,7 +262,7 @@ async fn start(
         }
         progress.show(&waiter.progress());
     };
-    progress.finish();
+    drop(progress);
     undo(home, running, &mut children);
     Err(Trouble::Failed(failed))
 }
@@ -322,22 +280,6 @@ fn undo(home: &Home, running: &mut Running, children: &mut Vec<Spawned>) {
         // The processes are gone either way; a record that cannot be written is caught by their start times.
         let _ = home.put_running(running);
     }
-}
-
-/// A process that ended while the cluster was still forming, with its last words.
-fn first_crash(children: &mut [Spawned]) -> Option<CliError> {
-    for c in children {
-        if let Some(how) = c.ended() {
-            let words = c.last_words();
-            let p = &c.process;
-            let text = match words.is_empty() {
-                true => format!("{} {} ended at its start ({how}) without a word", p.role.word(), p.id),
-                false => format!("{} {} ended at its start ({how}); its last words:\n{words}", p.role.word(), p.id),
-            };
-            return Some(CliError::failed("START_FAILED", text).hint("what this `up` had started was ended again"));
-        }
-    }
-    None
 }
 
 /// Candidates for the first port, from the first block on, without those of other recorded clusters.
@@ -396,39 +338,6 @@ impl Bases {
     }
 }
 
-fn port_taken(port: u16) -> CliError {
-    CliError::failed("PORT_TAKEN", format!("port {port} is taken by {}", ports::blame(port)))
-        .hint("end that process, or choose another block with --base-port (without it the next free one is taken)")
-}
-
-fn member_ports(m: &Member) -> impl Iterator<Item = u16> {
-    [Some(&m.addr), m.peer_addr.as_ref()]
-        .into_iter()
-        .flatten()
-        .filter_map(|a| a.rsplit_once(':')?.1.parse().ok())
-        .collect::<Vec<u16>>()
-        .into_iter()
-}
-
-fn free(m: &Member) -> bool {
-    member_ports(m).all(ports::is_free)
-}
-
-/// A recorded member's ports are its own; somebody else may sit on them all the same.
-fn check_ports(m: &Member, running: &Running) -> Result<(), CliError> {
-    for port in member_ports(m) {
-        if !ports::is_free(port) {
-            // One of ours that ended a moment ago may still be in the kernel's hands.
-            let ours =
-                ports::listener_pid(port).is_some_and(|pid| running.processes.iter().any(|p| p.identity.pid == pid));
-            if !ours {
-                return Err(port_taken(port));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// The members of a new cluster.
 fn compose(base: u16, wish: &Wish, out: &Out, aloud: bool) -> Members {
     let masters = wish.masters.unwrap_or(MASTERS);
@@ -443,27 +352,10 @@ fn compose(base: u16, wish: &Wish, out: &Out, aloud: bool) -> Members {
         out.warn("without backups what a node holds dies with it");
     }
     let mut members = Members::new(&wish.name, base, backups, wish.memory.unwrap_or(MEMORY));
-    for i in 1..=masters {
-        members.members.push(Member {
-            id: format!("m{i}"),
-            role: Role::Master,
-            addr: format!("127.0.0.1:{}", ports::master(base, i)),
-            peer_addr: None,
-            zone: String::new(),
-            removed: false,
-        });
-    }
+    members.members.extend((1..=masters).map(|i| member::master(base, i)));
     for i in 1..=nodes {
-        let port = ports::node(base, i);
-        let zone = if wish.zones.is_empty() { String::new() } else { wish.zones[(i - 1) % wish.zones.len()].clone() };
-        members.members.push(Member {
-            id: format!("n{i}"),
-            role: Role::Node,
-            addr: format!("127.0.0.1:{port}"),
-            peer_addr: Some(format!("127.0.0.1:{}", port + ports::PEER_OFFSET)),
-            zone,
-            removed: false,
-        });
+        let zone = if wish.zones.is_empty() { "" } else { &wish.zones[(i - 1) % wish.zones.len()] };
+        members.members.push(member::node(&format!("n{i}"), base, i, zone));
     }
     members
 }
@@ -534,51 +426,6 @@ fn starting(home: &Home, members: &Members, missing: &[&Member], running: &Runni
     let ids: Vec<&str> = missing.iter().map(|m| m.id.as_str()).collect();
     format!("cluster {} is already running; starting what is missing: {}", home.name, ids.join(", "))
 }
-
-/// One line that is redrawn on a terminal; else a line now and then.
-enum Progress<'a> {
-    Bar(ProgressBar),
-    Lines(&'a Out, std::cell::Cell<Instant>),
-}
-
-impl<'a> Progress<'a> {
-    fn new(out: &'a Out) -> Self {
-        if out.quiet || !std::io::stderr().is_terminal() {
-            return Self::Lines(out, std::cell::Cell::new(Instant::now()));
-        }
-        let bar = ProgressBar::new_spinner();
-        let style = if out.color_err() { "{spinner:.green} {msg}" } else { "{spinner} {msg}" };
-        if let Ok(style) = ProgressStyle::with_template(style) {
-            bar.set_style(style);
-        }
-        Self::Bar(bar)
-    }
-
-    fn show(&self, text: &str) {
-        match self {
-            Self::Bar(bar) => {
-                bar.set_message(text.to_owned());
-                bar.tick();
-            }
-            Self::Lines(out, last) => {
-                if last.get().elapsed() >= PROGRESS_LINE {
-                    last.set(Instant::now());
-                    out.say(text);
-                }
-            }
-        }
-    }
-
-    fn finish(&self) {
-        if let Self::Bar(bar) = self {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// A recorded cluster keeps its ports, so another block is no way out.
-const IN_THE_WAY: &str =
-    "end that process; or `cachectl down --purge` forgets this cluster, and the next `up` takes a free block";
 
 /// What `up` prints: where everything is and what to do next.
 fn tell(
@@ -697,33 +544,6 @@ mod tests {
         assert_eq!(m.backups, 1);
         let one = compose(7100, &Wish { nodes: Some(1), backups: Some(1), ..wish() }, &quiet(), false);
         assert_eq!(one.backups, 0);
-    }
-
-    #[test]
-    fn a_cluster_file_has_the_limits_of_the_flags() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("c.toml");
-        let read = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            read_file(&path)
-        };
-        let f = read("name = 'x'\nmasters = 1\nnodes = 2\nmemory = '64mb'\nzones = ['a', 'b']\n").unwrap();
-        assert_eq!((f.masters, f.nodes, f.memory.as_deref()), (Some(1), Some(2), Some("64mb")));
-        for bad in [
-            "masters = 2",
-            "nodes = 0",
-            "backups = 2",
-            "memory = 'x'",
-            "base_port = 1",
-            "name = '../x'",
-            "zones=['a b']",
-        ] {
-            let CliError::Failed(exit, f) = read(bad).unwrap_err() else { panic!() };
-            assert_eq!(exit, Exit::Usage, "{bad}");
-            assert!(f.message.contains("c.toml"), "{f:?}");
-        }
-        let CliError::Failed(_, f) = read("node = 3").unwrap_err() else { panic!() };
-        assert_eq!(f.hint.as_deref(), Some("did you mean `nodes`?"));
     }
 
     #[test]

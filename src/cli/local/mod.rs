@@ -3,8 +3,10 @@
 pub mod inherit;
 pub mod lock;
 pub mod logs;
+pub mod member;
 pub mod ports;
 pub mod process;
+pub mod settle;
 pub mod spawn;
 pub mod state;
 pub mod stop;

@@ -29,8 +29,12 @@ impl Identity {
 
     /// Whether that very process still runs; one that ended and was not waited for does not.
     pub fn alive(&self) -> bool {
-        self.boot_id == boot_id()
-            && Stat::read(self.pid).is_some_and(|s| s.start_time == self.start_time && !matches!(s.state, b'Z' | b'X'))
+        self.boot_id == boot_id() && Stat::read(self.pid).is_some_and(|s| s.start_time == self.start_time && !s.ended())
+    }
+
+    /// Whether that very process stands still (SIGSTOP).
+    pub fn paused(&self) -> bool {
+        self.alive() && Stat::read(self.pid).is_some_and(|s| matches!(s.state, b'T' | b't'))
     }
 
     /// Signals that very process and no other: the pidfd pins the pid before the start time is compared.
@@ -60,24 +64,32 @@ pub async fn wait_gone<'a>(all: impl Iterator<Item = &'a Identity>, within: Dura
 
 struct Stat {
     state: u8,
+    threads: u64,
     start_time: u64,
 }
 
 impl Stat {
+    /// Whether it only waits to be waited for. While other threads of it still end, so does what it holds: ports, locks.
+    fn ended(&self) -> bool {
+        self.state == b'X' || (self.state == b'Z' && self.threads <= 1)
+    }
+
     fn read(pid: u32) -> Option<Self> {
         Self::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
     }
 
     /// `pid (name) state …`: the name may hold blanks and parentheses, so fields are counted from the last `)`.
     fn parse(text: &[u8]) -> Option<Self> {
-        /// Field 22, counted from field 3, the first after the name.
+        /// Fields 20 and 22, counted from field 3, the first after the name.
+        const THREADS: usize = 20 - 3;
         const START_TIME: usize = 22 - 3;
         let close = text.iter().rposition(|b| *b == b')')?;
         let rest = std::str::from_utf8(text.get(close + 2..)?).ok()?;
         let mut fields = rest.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        let start_time = fields.nth(START_TIME - 1)?.parse().ok()?;
-        Some(Self { state, start_time })
+        let threads = fields.nth(THREADS - 1)?.parse().ok()?;
+        let start_time = fields.nth(START_TIME - THREADS - 1)?.parse().ok()?;
+        Some(Self { state, threads, start_time })
     }
 }
 
@@ -101,7 +113,9 @@ mod tests {
     fn fields_are_counted_from_the_last_parenthesis() {
         let line = b"42 (a) b (c)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 987654 20 21";
         let s = Stat::parse(line).unwrap();
-        assert_eq!((s.state, s.start_time), (b'S', 987_654));
+        assert_eq!((s.state, s.threads, s.start_time), (b'S', 17, 987_654));
+        assert!(!s.ended() && !Stat { state: b'Z', ..s }.ended());
+        assert!(Stat { state: b'Z', threads: 1, start_time: 1 }.ended());
         assert!(Stat::parse(b"42 (a").is_none());
         assert!(Stat::parse(b"42 (a) S 1").is_none());
     }

@@ -15,6 +15,9 @@ use crate::cli::error::CliError;
 use crate::cli::logging::log_path;
 use crate::cli::output::escape_lines;
 
+/// How long the masters wait for all nodes before they hand the slots to fewer: a node that dies at its start ends `up` long
+/// before, so this only meets a machine that is very busy.
+const FORM_WAIT: Duration = Duration::from_secs(10);
 /// How much of the end of a log is looked at for last words, bytes.
 const LAST_WORDS_BYTES: u64 = 8 << 10;
 /// How many lines of it an error shows.
@@ -56,6 +59,22 @@ impl Spawned {
     }
 }
 
+/// A process that ended while the cluster was still forming, with its last words.
+pub fn first_crash(children: &mut [Spawned]) -> Option<CliError> {
+    for c in children {
+        if let Some(how) = c.ended() {
+            let words = c.last_words();
+            let p = &c.process;
+            let text = match words.is_empty() {
+                true => format!("{} {} ended at its start ({how}) without a word", p.role.word(), p.id),
+                false => format!("{} {} ended at its start ({how}); its last words:\n{words}", p.role.word(), p.id),
+            };
+            return Some(CliError::failed("START_FAILED", text).hint("what this `up` had started was ended again"));
+        }
+    }
+    None
+}
+
 /// Waits for children as they end, as long as this process lives: it may live long, and they would stay behind as zombies.
 pub fn reap(mut children: Vec<Spawned>) {
     /// How soon a zombie goes; nobody waits for it.
@@ -76,14 +95,8 @@ pub fn this_program() -> PathBuf {
     }
 }
 
-/// Starts a member.
-pub fn spawn(
-    program: &Path,
-    home: &Home,
-    members: &Members,
-    who: &Member,
-    form_wait: Duration,
-) -> Result<Spawned, CliError> {
+/// Starts a member; a node on standby holds nothing until it is added.
+pub fn spawn(program: &Path, home: &Home, members: &Members, who: &Member, standby: bool) -> Result<Spawned, CliError> {
     let log = log_path(&home.logs(), &who.id);
     let log_from = size(&log);
     let stderr_path = home.stderr_path(&who.id);
@@ -102,7 +115,7 @@ pub fn spawn(
     let mut command = Command::new(program);
     command
         .arg0("cachectl")
-        .args(arguments(home, members, who, form_wait))
+        .args(arguments(home, members, who, standby))
         .stdin(Stdio::null())
         .stdout(stdout)
         .stderr(stderr)
@@ -137,7 +150,7 @@ pub fn spawn(
 }
 
 /// What a process is told: everything, so that `ps` shows what it is and no default has to agree.
-fn arguments(home: &Home, members: &Members, who: &Member, form_wait: Duration) -> Vec<OsString> {
+fn arguments(home: &Home, members: &Members, who: &Member, standby: bool) -> Vec<OsString> {
     let mut args: Vec<OsString> = vec![who.role.word().into()];
     let mut flag = |name: &str, value: OsString| args.extend([OsString::from(format!("--{name}")), value]);
     flag("id", who.id.clone().into());
@@ -150,7 +163,7 @@ fn arguments(home: &Home, members: &Members, who: &Member, form_wait: Duration) 
             flag("peers", peers.join(",").into());
             flag("cluster", members.name.clone().into());
             flag("expect-nodes", members.of(Role::Node).count().to_string().into());
-            flag("form-wait", format!("{}ms", form_wait.as_millis()).into());
+            flag("form-wait", format!("{}ms", FORM_WAIT.as_millis()).into());
             flag("backups", members.backups.to_string().into());
         }
         Role::Node => {
@@ -161,6 +174,9 @@ fn arguments(home: &Home, members: &Members, who: &Member, form_wait: Duration) 
             flag("memory", members.memory.to_string().into());
             if !who.zone.is_empty() {
                 flag("zone", who.zone.clone().into());
+            }
+            if standby {
+                args.push("--standby".into());
             }
         }
     }
@@ -207,12 +223,12 @@ mod tests {
         };
         members.members = vec![member("m1", Role::Master, 7101), member("n1", Role::Node, 7201)];
         let parse = |i: usize| {
-            let args = arguments(&home, &members, &members.members[i], Duration::from_millis(1500));
+            let args = arguments(&home, &members, &members.members[i], i == 1);
             Cli::try_parse_from(std::iter::once(OsString::from("cachectl")).chain(args)).unwrap()
         };
         match parse(0).command {
             Some(Words::Master(m)) => {
-                assert_eq!((m.expect_nodes, m.backups, m.form_wait), (1, 1, Duration::from_millis(1500)));
+                assert_eq!((m.expect_nodes, m.backups, m.form_wait), (1, 1, FORM_WAIT));
                 assert_eq!(m.peers.len(), 1);
                 assert_eq!(m.server.log_dir.as_deref(), Some(Path::new("/tmp/x/logs")));
             }
@@ -222,7 +238,7 @@ mod tests {
         assert_eq!(cli.globals.masters_addr, ["127.0.0.1:7101"]);
         match cli.command {
             Some(Words::Node(n)) => {
-                assert_eq!((n.memory, n.zone.as_str()), (64 << 20, "a"));
+                assert_eq!((n.memory, n.zone.as_str(), n.standby), (64 << 20, "a", true));
                 assert_eq!(n.peer_listen.as_deref(), Some("127.0.0.1:17201"));
             }
             other => panic!("{other:?}"),

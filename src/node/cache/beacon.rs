@@ -14,7 +14,7 @@ use super::node::Node;
 use super::peer::PeerRef;
 use super::wire::{self, Inbox};
 use crate::node::clock::Mono;
-use crate::proto::frame::{Frame, Purpose, Resume};
+use crate::proto::frame::{Frame, Purpose};
 use crate::proto::id::Ref;
 
 /// Between two beacons.
@@ -40,7 +40,7 @@ async fn ask(node: &Node, peer: &PeerRef) -> io::Result<()> {
         from: node.me.clone(),
         to: peer.node.clone(),
         purpose: Purpose::Beacon,
-        resume: Resume::default(),
+        acked: 0,
     };
     let mut stream = wire::dial(&peer.addr, &hello).await?;
     let mut inbox = Inbox::default();

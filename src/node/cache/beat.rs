@@ -14,13 +14,15 @@ use super::node::Node;
 use super::shard::lock;
 use super::slot::{Leased, Rank};
 use crate::node::clock::Mono;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::control::{
-    AddCacheServer, Complain, KeepAlive, LearnerReady, Message, RefreshIp, RefreshMaster, StopOrder,
+    AddCacheServer, Complain, KeepAlive, LearnerReady, Message, RefreshIp, RefreshMaster, Relinquish, ShutdownCache,
+    StopOrder,
 };
 use crate::proto::id::{HomeId, LeaderId, Ref};
 use crate::proto::net::conn::{Conn, ConnError, LineReader, LineWriter};
 use crate::proto::slot::Slot;
-use crate::proto::stats::NodeStats;
+use crate::proto::stats::{CopyStats, NodeStats};
 
 /// Between two heartbeats (PROTOCOL 4).
 pub const BEAT_EVERY: Duration = Duration::from_millis(250);
@@ -32,10 +34,19 @@ const CONNECT_MAX: Duration = Duration::from_millis(500);
 pub const RETRY: Duration = Duration::from_millis(20);
 /// A member of `ack_set` that neither confirms nor renews its lease for so long is complained of (PROTOCOL 6).
 const STALL_MS: u64 = 2000;
+/// Looks for stalled peers further apart than this, milliseconds, were interrupted: this process was paused, or no master was
+/// there to complain to. Nobody is blamed for that time.
+const AWAY_MS: u64 = 1000;
+/// A name that another live node has is waited for so long, milliseconds: twice what it takes to give up a silent node.
+const IN_USE_MS: u64 = 5000;
 /// Slots that become ready are gathered for so long: thousands do at once while a node is rebuilt.
 pub const READY_EVERY: Duration = Duration::from_millis(20);
-/// Slots in one LEARNER_READY: bounds the line.
+/// Slots in one LEARNER_READY or RELINQUISH: bounds the line.
 const READY_MAX: usize = 8192;
+/// While slots are given away they are looked at so often: clients wait for it.
+pub const HANDOVER_LOOK: Duration = Duration::from_millis(2);
+/// What a leader answers to a node that wants to leave and never can.
+const CANT_LEAVE: [&str; 3] = ["LAST_NODE", "SOLE_HOLDER", "NO_SUCH_NODE"];
 
 /// Why the masters' side ended.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +57,12 @@ pub enum Ended {
     /// A planned stop: everything is halted and confirmed.
     #[error("stopped by plan")]
     Stopped,
+    /// Drained: a member of no slot, and told to go.
+    #[error("drained")]
+    Drained,
+    /// It asked to be drained, and that can't be.
+    #[error("this node can't be drained: {0}")]
+    CantLeave(String),
 }
 
 /// What this node knows of the masters; outlives connections and lives.
@@ -55,12 +72,14 @@ pub struct Masters {
     next: usize,
     leader: Option<LeaderId>,
     hint: Option<String>,
+    /// Since when they say that another live node has this one's name.
+    in_use_since: Option<Mono>,
 }
 
 impl Masters {
     /// Those given at the start.
     pub fn new(addrs: Vec<String>) -> Self {
-        Self { addrs, next: 0, leader: None, hint: None }
+        Self { addrs, next: 0, leader: None, hint: None, in_use_since: None }
     }
 
     /// Where to try next.
@@ -134,6 +153,24 @@ pub async fn run(node: Arc<Node>, home: HomeId, masters: &mut Masters) -> Ended 
     }
 }
 
+/// When this node last looked for stalled peers, and since when it does so without a break.
+#[derive(Debug, Default)]
+pub struct Looks {
+    last: Mono,
+    since: Mono,
+}
+
+impl Looks {
+    /// It looks now. Since when a peer's silence is the peer's.
+    fn look(&mut self, now: Mono) -> Mono {
+        if now.ms_since(self.last) > AWAY_MS {
+            self.since = now;
+        }
+        self.last = now;
+        self.since
+    }
+}
+
 /// What is to be done with a connection.
 #[derive(Debug)]
 pub enum Next {
@@ -156,6 +193,8 @@ pub struct Talk<'a> {
     pub out: Vec<Message>,
     /// The master was not ready: register again after [`RETRY`].
     pub register_soon: bool,
+    /// The RELINQUISH said since the last tick: slot → cver.
+    said: BTreeMap<Slot, u64>,
 }
 
 async fn serve(
@@ -168,6 +207,7 @@ async fn serve(
     let mut heard = Instant::now();
     let mut report_at = None;
     let node = talk.node.clone();
+    let mut leaving = node.leaving.subscribe();
     talk.begin();
     loop {
         let cluster = Some(node.cluster()).filter(|c| c.0 != 0);
@@ -207,8 +247,13 @@ async fn serve(
                     return Ok(Next::Leave);
                 }
                 talk.tick();
+                if node.left() {
+                    return Ok(Next::End(Ended::Drained));
+                }
             }
             () = node.behind.notified() => talk.pull(),
+            () = sleep(HANDOVER_LOOK), if node.is_giving() => talk.relinquish(),
+            Ok(()) = leaving.changed() => talk.ask_to_leave(),
             () = node.ready.notified(), if report_at.is_none() => report_at = Some(Instant::now() + READY_EVERY),
             () = sleep_until(report_at.unwrap_or(heard)), if report_at.is_some() => {
                 report_at = None;
@@ -227,7 +272,7 @@ impl<'a> Talk<'a> {
         addr: String,
         registered: &'a mut bool,
     ) -> Self {
-        Self { node, home, masters, addr, registered, out: Vec::new(), register_soon: false }
+        Self { node, home, masters, addr, registered, out: Vec::new(), register_soon: false, said: BTreeMap::new() }
     }
 
     fn say(&mut self, message: Message) {
@@ -247,6 +292,10 @@ impl<'a> Talk<'a> {
             self.beat();
             self.report_ready();
             self.complain();
+            // What no view has answered yet is said again.
+            self.said.clear();
+            self.relinquish();
+            self.ask_to_leave();
         }
     }
 
@@ -287,12 +336,13 @@ impl<'a> Talk<'a> {
         match m {
             Message::Added(a) => {
                 *self.registered = true;
+                self.masters.in_use_since = None;
                 info!(cluster = %a.cluster_id, epoch = a.view.cfg_index, "registered");
                 self.node.absorb(&a.view);
                 self.beat();
             }
             Message::KeepAliveAck(ack) => {
-                if Some(&ack.leader) < self.masters.leader.as_ref() {
+                if Some(&ack.leader) < self.masters.leader.as_ref() && !mutant::is(Mutant::LowerLeader) {
                     // A former leader that does not know it yet.
                     return Some(Next::Leave);
                 }
@@ -318,14 +368,27 @@ impl<'a> Talk<'a> {
                 };
             }
             Message::Stop(order) => return self.stop(order),
+            Message::ShutdownCache(order) => return self.go(order),
+            Message::Error(f) if *self.node.leaving.borrow() && CANT_LEAVE.contains(&f.code.as_str()) => {
+                return Some(Next::End(Ended::CantLeave(f.to_string())));
+            }
             Message::Error(f) if f.code == "NOT_A_MEMBER" => {
                 *self.registered = false;
                 self.register();
             }
-            Message::Error(f) if f.code == "ID_TAKEN" => return Some(Next::End(Ended::Refused(f.to_string()))),
             Message::Error(f) if f.code == "FENCED" && !*self.registered => {
                 self.node.told_fenced();
                 return Some(Next::Leave);
+            }
+            Message::Error(f) if f.code == "ID_IN_USE" => {
+                // It may be this node's own former life, on a host that died: that is over soon.
+                let now = Mono::now();
+                let since = *self.masters.in_use_since.get_or_insert_with(|| {
+                    warn!(addr = self.addr, error = %f, "the name is taken; trying on for a moment");
+                    now
+                });
+                let over = now.ms_since(since) >= IN_USE_MS;
+                return Some(if over { Next::End(Ended::Refused(f.to_string())) } else { Next::Leave });
             }
             Message::Error(f) => {
                 warn!(addr = self.addr, code = f.code, error = %f, "a master answered with an error");
@@ -355,6 +418,43 @@ impl<'a> Talk<'a> {
         Some(Next::End(Ended::Stopped))
     }
 
+    /// The leader says that this node is drained. Believed only if its own view says so too.
+    fn go(&mut self, order: ShutdownCache) -> Option<Next> {
+        if order.node != self.node.me.id {
+            return None;
+        }
+        if order.cfg_index > *self.node.cfg_index.borrow() {
+            // Only a view can order it: pull it; the order is repeated.
+            self.pull();
+            return None;
+        }
+        if !self.node.is_drained() {
+            return None;
+        }
+        self.node.halt();
+        self.say(Message::ShutdownCache(ShutdownCache { node: order.node, cfg_index: order.cfg_index.max(1) }));
+        info!("drained: a member of no slot, leaving");
+        Some(Next::End(Ended::Drained))
+    }
+
+    /// Asks the leader to drain this node, until the view shows that it does.
+    pub fn ask_to_leave(&mut self) {
+        if *self.node.leaving.borrow() && *self.registered && !self.node.is_draining() {
+            let node = self.node.me.id.clone();
+            self.say(Message::ShutdownCache(ShutdownCache { node, cfg_index: 0 }));
+        }
+    }
+
+    /// Gives up what is ready to be given up and was not said since the last tick.
+    pub fn relinquish(&mut self) {
+        let mut ready = self.node.relinquished();
+        ready.retain(|(slot, cver, _)| self.said.insert(*slot, *cver) != Some(*cver));
+        for part in ready.chunks(READY_MAX) {
+            let m = Relinquish { primary: self.node.me.clone(), slots: part.to_vec() };
+            self.say(Message::Relinquish(m));
+        }
+    }
+
     /// Reports learners that are counted and complete.
     pub fn report_ready(&mut self) {
         let ready = self.node.ready_learners();
@@ -377,14 +477,26 @@ impl<'a> Talk<'a> {
 }
 
 impl Node {
+    /// Slots that this primary gives up: (slot, cver, final seq).
+    pub fn relinquished(&self) -> Vec<(Slot, u64, u64)> {
+        let turn = self.turn();
+        let giving = lock(&self.giving).clone();
+        let look = |slot: Slot| {
+            let (cver, seq) = lock(self.shard(slot)).relinquish(slot, turn)?;
+            Some((slot, cver, seq))
+        };
+        giving.into_iter().filter_map(look).collect()
+    }
+
     /// Learners that hold everything and are counted: per learner (slot, cver, since).
     pub fn ready_learners(&self) -> BTreeMap<Ref, Vec<(Slot, u64, u64)>> {
         let mut out: BTreeMap<Ref, Vec<(Slot, u64, u64)>> = BTreeMap::new();
+        let now = Mono::now();
         for (n, shard) in self.shards.iter().enumerate() {
             let shard = lock(shard);
             for s in (n..shard.slots()).step_by(self.shards.len()) {
                 let slot = Slot(s as u16);
-                for (learner, cver, since) in shard.slot(slot).ready_learners() {
+                for (learner, cver, since) in shard.slot(slot).ready_learners(now) {
                     out.entry(learner.clone()).or_default().push((slot, cver, since));
                 }
             }
@@ -396,14 +508,15 @@ impl Node {
     pub fn stalled(&self) -> Vec<(Ref, u64)> {
         let now = Mono::now();
         let now_ms = now.0 / 1_000_000;
+        let since = lock(&self.looks).look(now);
         let mut out = Vec::new();
         for p in self.peers() {
             let waits = lock(&p.queue).backlog() > 0;
-            let quiet = now_ms.saturating_sub(p.progress_ms.load(Ordering::Relaxed));
+            let quiet = now_ms.saturating_sub(p.progress_ms.load(Ordering::Relaxed)).min(now.ms_since(since));
             if !waits {
                 p.progress_ms.store(now_ms, Ordering::Relaxed);
             }
-            let unleased = now.ms_since(p.lease().until.max(p.made));
+            let unleased = now.ms_since(p.lease().until.max(p.made).max(since));
             let broken = p.broken.load(Ordering::Acquire);
             let stalled = if waits { quiet.max(unleased) } else { unleased };
             if (stalled >= STALL_MS || broken) && self.counts(&p.node) {
@@ -448,6 +561,30 @@ impl Node {
             s.evicted += t.evicted;
             s.expired += t.expired;
         }
+        let copies = self.peers().into_iter().map(|p| CopyStats {
+            to: p.node.id.clone(),
+            keys: p.copied.keys.load(Ordering::Relaxed),
+            bytes: p.copied.bytes.load(Ordering::Relaxed),
+            waiting: lock(&p.jobs).len() as u64,
+        });
+        s.copies = copies.filter(|c| c.bytes + c.keys + c.waiting > 0).collect();
         s
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_blamed_for_the_time_this_node_was_away() {
+        let at = |ms| Mono(0).plus_ms(ms);
+        let mut looks = Looks::default();
+        assert_eq!(looks.look(at(50_000)), at(50_000), "the first look blames nobody");
+        for ms in (50_250..60_000).step_by(250) {
+            assert_eq!(looks.look(at(ms)), at(50_000));
+        }
+        assert_eq!(looks.look(at(65_000)), at(65_000), "paused in between");
+        assert_eq!(looks.look(at(65_250)), at(65_000));
     }
 }

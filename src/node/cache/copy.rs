@@ -1,10 +1,11 @@
-//! Copies slots to a learner, a window at a time, in the one ordered stream that carries live items too.
+//! Copies slots to a learner, a window at a time, in the one ordered stream that carries live items too; paced, so that the
+//! clients of both ends notice little of it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::node::Node;
 use super::peer::PeerRef;
@@ -14,12 +15,26 @@ use crate::proto::frame::Stream;
 /// How often copies that wait for a lease or for quota are tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// A copy rests after so many bytes, so that clients of either end never wait for more than this in front of them.
+const BURST_BYTES: u64 = 16 << 10;
+/// For so long: with the burst above, at most 16 MiB a second to a peer.
+const REST: Duration = Duration::from_millis(1);
+
 /// Runs for as long as the peer is a member.
 pub async fn run(node: Arc<Node>, peer: PeerRef) {
     let mut copying = Copying::default();
+    let mut rested_at = 0;
     while !peer.gone.load(Ordering::Acquire) {
         match copying.step(&node, &peer) {
-            Step::Sent => tokio::task::yield_now().await,
+            Step::Sent => {
+                let copied = peer.copied.bytes.load(Ordering::Relaxed);
+                if copied.saturating_sub(rested_at) >= BURST_BYTES {
+                    rested_at = copied;
+                    sleep(REST).await;
+                } else {
+                    tokio::task::yield_now().await;
+                }
+            }
             Step::Full => drop(timeout(RETRY, peer.copy_wake.notified()).await),
             Step::Idle { soon } => {
                 let idle = if soon { RETRY } else { Duration::from_secs(1) };

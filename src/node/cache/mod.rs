@@ -42,7 +42,7 @@ use self::shard::lock;
 use self::wire::Inbox;
 use super::config::NodeConfig;
 use super::home::Home;
-use crate::proto::frame::{Purpose, Resume};
+use crate::proto::frame::Purpose;
 use crate::proto::id::{Incarnation, Ref};
 
 /// Connections that wait for accept.
@@ -63,7 +63,7 @@ enum Job {
     /// Keep a link to this peer.
     Link(PeerRef),
     /// A peer dialled.
-    Inbound { from: Ref, resume: Resume, stream: std::net::TcpStream, inbox: Inbox },
+    Inbound { from: Ref, acked: u64, stream: std::net::TcpStream, inbox: Inbox },
 }
 
 /// Runs a cache node until `shutdown` turns true or a planned stop; blocks.
@@ -107,8 +107,14 @@ pub fn run(config: NodeConfig, shutdown: watch::Receiver<bool>) -> anyhow::Resul
         })?;
         match end {
             LifeEnd::Shutdown => return Ok(()),
-            LifeEnd::Ended(Ended::Stopped) => return Ok(()),
+            LifeEnd::Ended(Ended::Stopped | Ended::Drained) => return Ok(()),
+            LifeEnd::Ended(e @ Ended::CantLeave(_)) => {
+                warn!("{e}");
+                return Ok(());
+            }
             LifeEnd::Ended(e @ Ended::Refused(_)) => bail!(e),
+            // Told to end: no new life begins.
+            LifeEnd::Fenced if *shutdown.borrow() => return Ok(()),
             LifeEnd::Fenced => {}
         }
     }
@@ -162,13 +168,27 @@ async fn control(
     let mut fenced = node.fenced.subscribe();
     let standalone = node.config.standalone;
     tokio::select! {
-        _ = shutdown.wait_for(|s| *s) => Ok(LifeEnd::Shutdown),
+        () = leave(node, &mut shutdown) => Ok(LifeEnd::Shutdown),
         _ = fenced.wait_for(|f| *f) => Ok(LifeEnd::Fenced),
         end = beat::run(node.clone(), home.id, masters), if !standalone => {
             sleep(PARTING).await;
             Ok(LifeEnd::Ended(end))
         }
     }
+}
+
+/// Told to end: asks to be drained and waits for that, but not for ever. What is not handed over by then is as after a death.
+async fn leave(node: &Node, shutdown: &mut watch::Receiver<bool>) {
+    // An error is as good as the word: whoever could have said it is gone.
+    let _ = shutdown.wait_for(|s| *s).await;
+    let member = node.view().is_live(&node.me);
+    if node.config.standalone || !member || node.stopped.load(Ordering::Acquire) {
+        return;
+    }
+    info!(timeout = ?node.config.drain_timeout, "asking to be drained");
+    node.leaving.send_replace(true);
+    sleep(node.config.drain_timeout).await;
+    warn!("not drained in time");
 }
 
 async fn housekeeping(node: Arc<Node>) {
@@ -231,7 +251,7 @@ async fn greet(node: Arc<Node>, mut stream: TcpStream, jobs: Arc<Vec<mpsc::Unbou
         Purpose::Data => {
             let Ok(stream) = stream.into_std() else { return };
             let thread = greeting.from.incarnation.0 as usize % jobs.len();
-            let _ = jobs[thread].send(Job::Inbound { from: greeting.from, resume: greeting.resume, stream, inbox });
+            let _ = jobs[thread].send(Job::Inbound { from: greeting.from, acked: greeting.acked, stream, inbox });
         }
     }
 }
@@ -291,9 +311,9 @@ async fn run_jobs(node: Arc<Node>, mut jobs: mpsc::UnboundedReceiver<Job>) {
                 spawn_local(link::run(node.clone(), peer.clone()));
                 spawn_local(copy::run(node.clone(), peer));
             }
-            Job::Inbound { from, resume, stream, inbox } => {
+            Job::Inbound { from, acked, stream, inbox } => {
                 let Ok(stream) = TcpStream::from_std(stream) else { continue };
-                spawn_local(replica::serve(node.clone(), from, resume, stream, inbox));
+                spawn_local(replica::serve(node.clone(), from, acked, stream, inbox));
             }
         }
     }

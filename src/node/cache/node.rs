@@ -7,20 +7,23 @@ use std::sync::{Arc, Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
+use super::beat::Looks;
 use super::clients::Clients;
 use super::command::{self, ClusterView, Settings, Slowlog};
 use super::host::Calls;
-use super::peer::{Peer, PeerRef};
+use super::peer::{Granted, Peer, PeerRef};
 use super::shard::{Shard, Turn, lock};
 use super::slot::Rank;
 use super::stats::Counters;
 use super::store::{Budget, Now, Scope, Store};
 use crate::node::clock::{Mono, wall_ms};
 use crate::node::config::NodeConfig;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::Refusal;
 use crate::proto::id::{ClusterId, Ref};
 use crate::proto::slot::{SLOTS, Slot};
-use crate::proto::view::{Absorbed, Config, View};
+use crate::proto::status::NodeState;
+use crate::proto::view::{Absorbed, Config, Phase, SlotState, View};
 
 /// How far the wall clock may drift from the derived one before it is corrected, milliseconds: far more than reading jitter,
 /// far less than a person notices.
@@ -69,6 +72,12 @@ pub struct Node {
     pub fenced: watch::Sender<bool>,
     /// A planned stop was ordered and everything is halted.
     pub stopped: AtomicBool,
+    /// Slots this node is primary of and shall give away.
+    pub giving: Mutex<Vec<Slot>>,
+    /// This process was asked to end: it wants to be drained first.
+    pub leaving: watch::Sender<bool>,
+    /// The masters let this life go by plan.
+    left: AtomicBool,
     own_quota: AtomicU64,
     /// The configuration the quotas follow from.
     quotas_of: AtomicU64,
@@ -87,16 +96,18 @@ pub struct Node {
     /// The configuration as clients are told of it, and its `cfg_index`.
     pub cluster_cache: Mutex<Option<(u64, Arc<ClusterView>)>>,
     wall_offset: AtomicU64,
+    /// Streams begun to any peer in this life.
+    sessions: AtomicU64,
+    /// Since when this node looks for stalled peers without a break.
+    pub looks: Mutex<Looks>,
 }
 
 /// What was taken from one sender: survives its connections.
 #[derive(Debug, Default)]
 pub struct Inbound {
-    /// The sender's stream; a higher one begins anew.
-    pub session: u64,
     /// Only the newest connection may bring frames.
     pub generation: u64,
-    /// Last `link_seq` taken or refused.
+    /// Last `link_seq` taken or refused, of the newest session.
     pub received: u64,
     /// Refused frames that the sender may not have been told of.
     pub refusals: Vec<(u64, Refusal)>,
@@ -147,6 +158,9 @@ impl Node {
             backlogged: AtomicBool::new(false),
             fenced: watch::Sender::new(false),
             stopped: AtomicBool::new(false),
+            giving: Mutex::default(),
+            leaving: watch::Sender::new(false),
+            left: AtomicBool::new(false),
             own_quota: AtomicU64::new(0),
             quotas_of: AtomicU64::new(0),
             ops_per_s: AtomicU64::new(0),
@@ -157,6 +171,8 @@ impl Node {
             calls: command::all().iter().map(|_| Calls::default()).collect(),
             cluster_cache: Mutex::default(),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
+            sessions: AtomicU64::new(0),
+            looks: Mutex::default(),
         };
         if standalone {
             node.budget.set_primary_quota(node.config.memory);
@@ -204,18 +220,19 @@ impl Node {
     /// The handle of a peer, made when first asked for.
     fn peer(&self, node: &Ref, view: &Config) -> PeerRef {
         let mut peers = lock(&self.peers);
-        let former = peers.get(node).cloned();
-        if let Some(p) = former.as_ref().filter(|p| !p.gone.load(Ordering::Acquire)) {
-            return p.clone();
-        }
+        let former = match peers.get(node) {
+            Some(p) if !p.gone.load(Ordering::Acquire) => return p.clone(),
+            former => former.cloned(),
+        };
         let addr = view.member(node).map(|m| m.peer_addr.clone()).unwrap_or_default();
         let used: Vec<u8> = peers.values().map(|p| p.group).collect();
         let group = (1..=GROUPS as u8).find(|g| !used.contains(g)).unwrap_or(1);
         // The number may have been another's: its credit does not go on.
         self.budget.set_credit(group, 0);
         let p = Arc::new(Peer::new(node.clone(), addr, group));
-        // Declared dead and back before its promise was over: its tasks have ended, so it gets new ones.
+        lock(&p.queue).begin(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
         if let Some(former) = former {
+            // It was given up and came back: its links have ended, what was promised to it still binds.
             p.promised_before(former.promised());
         }
         peers.insert(node.clone(), p.clone());
@@ -246,9 +263,16 @@ impl Node {
             return absorbed;
         }
         let live = new.is_live(&self.me);
+        if !live && new.member(&self.me).is_some_and(|m| m.state == NodeState::Left) {
+            // Drained or removed by plan: this process is not wanted back, under no new life either.
+            self.left.store(true, Ordering::Release);
+            self.halt();
+            return absorbed;
+        }
         if !live && (self.was_member.load(Ordering::Acquire) || new.member(&self.me).is_some()) {
             // The last holder of orphan slots keeps them and claims them back; anyone else starts anew, empty.
-            if !new.slots.iter().any(|s| s.last_holder.as_ref() == Some(&self.me)) {
+            let holds = new.slots.iter().any(|s| s.last_holder.as_ref() == Some(&self.me));
+            if !holds || mutant::is(Mutant::FencedHolderWipes) {
                 warn!(epoch = new.cfg_index, "fenced: the masters declared this incarnation dead");
                 self.halt();
                 self.fenced.send_replace(true);
@@ -286,6 +310,9 @@ impl Node {
         if gained + lost > 0 {
             info!(epoch = new.cfg_index, gained, lost, "primary slots changed");
         }
+        let mine = |s: &SlotState| s.phase == Phase::Handover && s.primary.as_ref() == Some(&self.me);
+        let giving = new.slots.iter().enumerate().filter(|(_, s)| mine(s)).map(|(ix, _)| Slot(ix as u16));
+        *lock(&self.giving) = giving.collect();
         self.publish(new.clone());
         for (node, slots) in copies {
             let peer = self.peer(&node, &new);
@@ -315,6 +342,8 @@ impl Node {
         lock(&self.peers).retain(|node, p| {
             let keep = view.is_live(node);
             if !keep && !p.gone.swap(true, Ordering::AcqRel) {
+                // It will never say that it stays within less, and what it had here is wiped or this node's own by now.
+                *lock(&p.quota) = Granted::default();
                 p.wake.notify_one();
                 p.beacon_wake.notify_one();
                 p.copy_wake.notify_one();
@@ -440,6 +469,29 @@ impl Node {
         }
     }
 
+    /// Whether some slot is to be given away.
+    pub fn is_giving(&self) -> bool {
+        !lock(&self.giving).is_empty()
+    }
+
+    /// Whether the masters let this life go by plan.
+    pub fn left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    /// Whether the view shows this life as being drained.
+    pub fn is_draining(&self) -> bool {
+        self.view().member(&self.me).is_some_and(|m| m.state == NodeState::Draining)
+    }
+
+    /// Whether the view shows that this life is being drained and holds nothing any more.
+    pub fn is_drained(&self) -> bool {
+        let view = self.view();
+        let holds = |s: &SlotState| s.replica(&self.me).is_some() || s.last_holder.as_ref() == Some(&self.me);
+        let leaves = view.member(&self.me).is_some_and(|m| matches!(m.state, NodeState::Draining | NodeState::Left));
+        leaves && !view.slots.iter().any(holds)
+    }
+
     /// Stops serving for good (planned stop, fenced).
     pub fn halt(&self) {
         self.shards.iter().for_each(|s| lock(s).halt());
@@ -454,8 +506,7 @@ fn old_cver(old: &Config, slot: usize) -> u64 {
 /// What a node without masters believes: itself, primary of everything.
 fn standalone_view(me: &Ref, config: &NodeConfig) -> Config {
     use crate::proto::id::HomeId;
-    use crate::proto::status::NodeState;
-    use crate::proto::view::{Member, Phase, Replica, SlotState};
+    use crate::proto::view::{Member, Replica};
     let slot = SlotState {
         pterm: 1,
         cver: 1,

@@ -8,14 +8,14 @@ use tokio::sync::Notify;
 
 use super::slot::{LEASE_MS, Lease, Leased, PROMISE_MS, Sent};
 use crate::node::clock::Mono;
-use crate::proto::frame::{self, Frame, Resume, Stream};
+use crate::proto::frame::{self, Frame, Stream};
 use crate::proto::id::Ref;
 use crate::proto::slot::Slot;
 
 /// Unconfirmed bytes towards one peer above which clients are no longer read: what a stalled backup may cost in memory.
 pub const BACKLOG_MAX: usize = 64 << 20;
 /// Copied bytes that may be on their way to one peer, so that live items behind them are not delayed for long.
-pub const COPY_WINDOW: usize = 1 << 20;
+pub const COPY_WINDOW: usize = 256 << 10;
 
 /// A frame on its way, to be acted on when its ack comes.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +36,9 @@ impl InFlight {
     }
 }
 
+/// `link_seq`s of one session: more than any can send.
+const SESSION_SPAN: u64 = 1 << 40;
+
 /// Frames not yet acked, whole, from `acked + 1` on; resent from there on a new connection.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -52,6 +55,12 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// A stream begins, this life's `session`th. Its numbers are above those of all before, so that a receiver that knows of an
+    /// earlier one neither takes it for that one nor waits for what came in between.
+    pub fn begin(&mut self, session: u64) {
+        self.acked = session * SESSION_SPAN;
+    }
+
     fn next_seq(&self) -> u64 {
         self.acked + self.frames.len() as u64 + 1
     }
@@ -192,9 +201,11 @@ pub struct Peer {
     pub quota_wake: Notify,
     /// Slots to be copied to it.
     pub jobs: Mutex<VecDeque<Slot>>,
+    /// What was copied to it so far.
+    pub copied: Copied,
     /// Copies that arrived whole but could not be counted for want of a lease.
     pub uncounted: Mutex<Vec<Stream>>,
-    /// When the last ack came, milliseconds of CLOCK_BOOTTIME.
+    /// When the last ack came, or this peer was made, milliseconds of CLOCK_BOOTTIME.
     pub progress_ms: AtomicU64,
     /// It refused an item of a slot it should hold.
     pub broken: AtomicBool,
@@ -206,11 +217,16 @@ pub struct Peer {
     pub quota_met: AtomicBool,
     /// The peer is no member any more: its link ends.
     pub gone: AtomicBool,
-    session: u64,
 }
 
-/// Sessions only rise, over all lives of a process.
-static SESSIONS: AtomicU64 = AtomicU64::new(0);
+/// Sums of copies, for the view.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// Keys sent.
+    pub keys: AtomicU64,
+    /// Bytes sent.
+    pub bytes: AtomicU64,
+}
 
 /// Memory a peer keeps for this node's slots there.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -246,11 +262,12 @@ pub struct Granted {
 impl Peer {
     /// Nothing promised, nothing granted.
     pub fn new(node: Ref, addr: String, group: u8) -> Self {
+        let made = Mono::now();
         Self {
             node,
             addr,
             group,
-            made: Mono::now(),
+            made,
             lease_until: AtomicU64::new(0),
             lease_cfg: AtomicU64::new(0),
             promised_until: AtomicU64::new(0),
@@ -260,21 +277,15 @@ impl Peer {
             beacon_wake: Notify::new(),
             quota_wake: Notify::new(),
             jobs: Mutex::default(),
+            copied: Copied::default(),
             uncounted: Mutex::default(),
-            progress_ms: AtomicU64::new(0),
+            progress_ms: AtomicU64::new(made.0 / 1_000_000),
             broken: AtomicBool::new(false),
             credit: Mutex::default(),
             quota: Mutex::default(),
             quota_met: AtomicBool::new(false),
             gone: AtomicBool::new(false),
-            session: SESSIONS.fetch_add(1, Ordering::Relaxed) + 1,
         }
-    }
-
-    /// Where the stream goes on.
-    pub fn resume(&self) -> Resume {
-        let acked = self.queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).acked();
-        Resume { session: self.session, acked }
     }
 
     /// A beacon of this peer is about to be answered: from `now` on, no slot of which it is believed primary is served here.
@@ -282,7 +293,7 @@ impl Peer {
         self.promised_until.fetch_max(now.plus_ms(PROMISE_MS).0, Ordering::AcqRel);
     }
 
-    /// Promises given by way of an earlier handle bind all the same.
+    /// What an earlier handle of this peer had promised.
     pub fn promised_before(&self, until: Mono) {
         self.promised_until.fetch_max(until.0, Ordering::AcqRel);
     }

@@ -14,7 +14,7 @@ use super::node::{Inbound, Node};
 use super::peer::PeerRef;
 use super::shard::lock;
 use super::wire::{self, Inbox};
-use crate::proto::frame::{self, BadFrame, Frame, Refusal, Resume, Stream};
+use crate::proto::frame::{self, BadFrame, Frame, Refusal, Stream};
 use crate::proto::id::Ref;
 
 /// How long a frame of a configuration not known here yet may hold up its link.
@@ -23,16 +23,14 @@ pub const CATCH_UP: Duration = Duration::from_secs(5);
 const REFUSALS_MAX: usize = 1 << 16;
 
 /// Serves one data connection of a peer that was greeted already.
-pub async fn serve(node: Arc<Node>, from: Ref, resume: Resume, mut stream: TcpStream, inbox: Inbox) {
+pub async fn serve(node: Arc<Node>, from: Ref, acked: u64, mut stream: TcpStream, inbox: Inbox) {
     let state = lock(&node.inbound).entry(from.clone()).or_default().clone();
     let peer = match peer_of(&node, &from).await {
         Some(p) => p,
         None => return debug!(peer = %from, "a peer this node does not know of"),
     };
     use tokio::io::AsyncWriteExt;
-    let Some(mut replica) = Replica::welcome(node, peer, state, resume, inbox) else {
-        return debug!(peer = %from, "a stream that is over");
-    };
+    let mut replica = Replica::welcome(node, peer, state, acked, inbox);
     if let Err(e) = stream.write_all(&std::mem::take(&mut replica.out)).await {
         return debug!(peer = %from, error = %e, "greeting failed");
     }
@@ -73,26 +71,22 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A connection that said HELLO; it takes over from older ones. What it is told is in `out`. None: its stream is over.
+    /// A connection that said HELLO; it takes over from older ones. What it is told is in `out`.
     pub fn welcome(
         node: Arc<Node>,
         peer: PeerRef,
         state: Arc<std::sync::Mutex<Inbound>>,
-        resume: Resume,
+        acked: u64,
         inbox: Inbox,
-    ) -> Option<Self> {
+    ) -> Self {
         let (generation, out) = {
             let mut s = lock(&state);
-            if resume.session < s.session {
-                return None;
-            }
-            if resume.session > s.session {
-                s.session = resume.session;
-                s.received = 0;
-                s.refusals.clear();
-            }
             s.generation += 1;
-            s.refusals.retain(|(link_seq, _)| *link_seq > resume.acked);
+            if acked > s.received {
+                // Another session than the one known here: the sender, or this node, held the other for dead in between.
+                s.received = acked;
+            }
+            s.refusals.retain(|(link_seq, _)| *link_seq > acked);
             let mut out = Vec::new();
             for (link_seq, why) in &s.refusals {
                 frame::put(&mut out, &Frame::Refuse { link_seq: *link_seq, why: *why });
@@ -100,7 +94,7 @@ impl Replica {
             frame::put(&mut out, &Frame::Welcome { received: s.received });
             (s.generation, out)
         };
-        Some(Self { node, peer, state, generation, inbox, clock: 0, out, told: None })
+        Self { node, peer, state, generation, inbox, clock: 0, out, told: None }
     }
 
     async fn run(mut self, stream: TcpStream) -> io::Result<()> {

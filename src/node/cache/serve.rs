@@ -17,11 +17,13 @@ use super::peer::BACKLOG_MAX;
 use super::shard::{Ran, Turn, lock};
 use super::slot::Held;
 use crate::node::clock::Mono;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::args::Args;
 use crate::proto::json;
 use crate::proto::reply::Reply;
 use crate::proto::resp::{Decoder, Limits};
 use crate::proto::slot::Slot;
+use crate::proto::view::Phase;
 
 /// Replies of one connection that may wait for confirmation; above it, it is not read.
 const HELD_MAX: usize = 4096;
@@ -226,7 +228,7 @@ impl Session {
         let turn = self.core.node.turn();
         self.core.release(turn);
         let until = self.execute(turn);
-        Mono::now() < until
+        Mono::now() < until || mutant::is(Mutant::NoLeaseCheckAfterRead)
     }
 
     /// Runs all whole commands; until when what they did may be told.
@@ -489,6 +491,10 @@ impl Core {
             Ran::Elsewhere => {
                 let config = shard.config.clone();
                 drop(shard);
+                // It is about to move: sent to its primary now, the client would soon be sent on from there.
+                if config.slots.get(slot.ix()).is_some_and(|s| s.phase == Phase::Handover) {
+                    return None;
+                }
                 self.redirect(&config, slot, buf).then_some(Rests::Nothing)
             }
         }

@@ -10,13 +10,14 @@ use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
 use super::store::{NeedRoom, Now, Role, Scope, Store, Txn};
 use crate::node::clock::Mono;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::{Refusal, Stream};
 use crate::proto::id::Ref;
 use crate::proto::slot::Slot;
 use crate::proto::view::{Config, SlotState};
 
 /// Copied bytes per chunk: small enough that the shard's lock is held briefly and live items are not delayed behind it.
-pub const CHUNK_BYTES: usize = 32 << 10;
+pub const CHUNK_BYTES: usize = 16 << 10;
 /// Keys evicted at once to make room for one command; a command that needs more than this is refused with OOM.
 const EVICT_MAX: usize = 1 << 20;
 
@@ -111,6 +112,12 @@ impl Shard {
         self.slots.len()
     }
 
+    /// For mutants.
+    #[cfg(test)]
+    pub fn slot_mut(&mut self, slot: Slot) -> &mut SlotRepl<PeerRef, Arc<Waiter>> {
+        &mut self.slots[slot.ix()]
+    }
+
     /// One slot's replication.
     pub fn slot(&self, slot: Slot) -> &SlotRepl<PeerRef, Arc<Waiter>> {
         &self.slots[slot.ix()]
@@ -148,7 +155,7 @@ impl Shard {
             self.ship(slot);
         }
         let repl = &mut self.slots[slot.ix()];
-        if !repl.must_hold() {
+        if !repl.must_hold() || !wrote && mutant::is(Mutant::NoReadGating) {
             return Ran::Done { until };
         }
         let (pterm, seq) = (repl.pterm(), repl.seq());
@@ -211,9 +218,13 @@ impl Shard {
 
     /// Deletes keys past their deadline in slots this node serves, at most `max`; how many.
     pub fn expire(&mut self, turn: Turn, max: usize) -> usize {
-        let due = self.store.expired(turn.now, max);
-        let n = due.len();
-        for (slot, key) in due {
+        let mut n = 0;
+        for (slot, key) in self.store.expired(turn.now, max) {
+            // Nothing is written while a slot is given away, nor under a promise: the deadline is met later, wherever it serves.
+            if !matches!(self.slots[slot.ix()].serving(turn.mono), Serving::Until(_)) {
+                continue;
+            }
+            n += 1;
             self.fx.clear();
             // Looking is enough: a key past its deadline is deleted by whoever sees it.
             self.store.txn(slot, turn.now, &mut self.fx).peek(&key);
@@ -303,6 +314,11 @@ impl Shard {
         true
     }
 
+    /// What RELINQUISH says of a slot that is being given away, if it may be said: (cver, final seq).
+    pub fn relinquish(&mut self, slot: Slot, turn: Turn) -> Option<(u64, u64)> {
+        self.slots[slot.ix()].relinquish(turn.mono)
+    }
+
     /// A frame was refused; whether the target is broken.
     pub fn on_refuse(&mut self, peer: &PeerRef, stream: &Stream, why: Refusal) -> bool {
         self.slots[stream.slot.ix()].on_refuse(&peer.node, stream, why)
@@ -330,10 +346,13 @@ impl Shard {
             return None;
         }
         self.fx.clear();
-        let fx = &mut self.fx;
+        let (fx, mut keys) = (&mut self.fx, 0);
         let next = self.store.scan(stream.slot, cursor, CHUNK_BYTES, |k, v, deadline| {
+            keys += 1;
             fx.push(Effect::Set(k, v, deadline.map_or(Ttl::None, Ttl::At)));
         });
+        peer.copied.keys.fetch_add(keys, Ordering::Relaxed);
+        peer.copied.bytes.fetch_add(self.fx.bytes().len() as u64, Ordering::Relaxed);
         lock(&peer.queue).chunk(*stream, self.fx.bytes(), next == 0);
         peer.wake.notify_one();
         Some(next)
@@ -368,6 +387,7 @@ impl Shard {
     ) -> Result<(), Refusal> {
         match self.slots[stream.slot.ix()].on_item(stream, seq) {
             super::slot::Accept::Apply => {
+                let effects = if mutant::is(Mutant::HalfAnItem) { first_effect(effects) } else { effects };
                 self.apply(stream.slot, effects, now, sender_now)?;
                 self.slots[stream.slot.ix()].applied();
                 Ok(())
@@ -404,6 +424,13 @@ impl Shard {
             s.all_waiters().for_each(|w| w.notify.notify_one());
         }
     }
+}
+
+/// Half of what an item of several effects is.
+fn first_effect(effects: &[u8]) -> &[u8] {
+    let mut reader = super::effect::Reader(effects);
+    reader.next();
+    &effects[..effects.len() - reader.0.len()]
 }
 
 enum Evicted {

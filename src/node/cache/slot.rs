@@ -11,6 +11,13 @@
 //!                            └── last one dies, this was it ──▶ Holder (data kept until NODE_BACK or hand-out)
 //! ```
 //!
+//! A handover (PROTOCOL 8.4), as the two ends see it. Only a newer view ends it: SWITCH, or serving again under the old primary.
+//!
+//! ```text
+//!  primary:  serves ── L answers beacons at the handover ──▶ parked ── all of ack_set confirmed ──▶ relinquished, repeated
+//!  L:        parks what comes ── SWITCH ──▶ Primary, serves once leases are held    (abort: answers MOVED again)
+//! ```
+//!
 //! A copy, as the primary counts it: `Wanted → Copying → Counted → Ready`. Counted: the learner is in `ack_set`, SYNC_END is on
 //! its way; from then on the copy is never restarted. Ready: it confirmed SYNC_END; LEARNER_READY is repeated until the view
 //! shows it in sync.
@@ -18,6 +25,7 @@
 use std::collections::VecDeque;
 
 use crate::node::clock::Mono;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::{Refusal, Stream};
 use crate::proto::id::Ref;
 use crate::proto::slot::Slot;
@@ -177,11 +185,20 @@ pub enum Sent {
     End(u64),
 }
 
+/// A slot that its primary is to give away.
+#[derive(Debug, Clone)]
+struct Giving {
+    to: Ref,
+    /// The `cver` at which this handover was first seen: from there on its target parks.
+    asked: u64,
+    /// Nothing runs any more, whatever becomes of the target's lease: RELINQUISH may be on its way.
+    parked: bool,
+}
+
 /// One slot. `W` wakes someone whose reply is held.
 #[derive(Debug)]
 pub struct SlotRepl<P, W> {
     rank: Rank,
-    phase: Phase,
     pterm: u64,
     cver: u64,
     since: u64,
@@ -194,6 +211,10 @@ pub struct SlotRepl<P, W> {
     covered_until: Mono,
     serve_after: Mono,
     past: (u64, u64),
+    /// As primary, during a handover.
+    giving: Option<Giving>,
+    /// As backup: this node is the target of a handover.
+    receiving: bool,
     targets: Vec<Target<P>>,
     waiters: VecDeque<(u64, W)>,
 }
@@ -202,7 +223,6 @@ impl<P, W> Default for SlotRepl<P, W> {
     fn default() -> Self {
         Self {
             rank: Rank::None,
-            phase: Phase::Orphan,
             pterm: 0,
             cver: 0,
             since: 0,
@@ -213,6 +233,8 @@ impl<P, W> Default for SlotRepl<P, W> {
             covered_until: Mono(0),
             serve_after: Mono(0),
             past: (0, 0),
+            giving: None,
+            receiving: false,
             targets: Vec::new(),
             waiters: VecDeque::new(),
         }
@@ -222,7 +244,7 @@ impl<P, W> Default for SlotRepl<P, W> {
 impl<P: Leased, W> SlotRepl<P, W> {
     /// A slot served alone, without masters (`--standalone`).
     pub fn standalone() -> Self {
-        Self { rank: Rank::Primary, phase: Phase::Serving, pterm: 1, cver: 1, since: 1, ..Self::default() }
+        Self { rank: Rank::Primary, pterm: 1, cver: 1, since: 1, ..Self::default() }
     }
 
     /// What this node is to it.
@@ -263,21 +285,47 @@ impl<P: Leased, W> SlotRepl<P, W> {
     /// can_serve: primary, not handing over, promises waited out, a lease from every member of `ack_set`.
     pub fn serving(&self, now: Mono) -> Serving {
         if self.rank != Rank::Primary {
-            return Serving::No;
+            // The target of a handover is about to be primary: who comes early waits rather than being sent back.
+            return if self.receiving { Serving::Wait } else { Serving::No };
         }
-        if self.phase != Phase::Serving || now < self.serve_after {
+        if self.is_parked() || now < self.serve_after {
             return Serving::Wait;
         }
         let mut until = Mono(u64::MAX);
         for t in self.targets.iter().filter(|t| t.in_ack_set()) {
             let lease = t.peer.lease();
             // A peer behind this pterm may still believe in a former primary: its promise does not cover the slot.
-            if lease.cfg_index < self.pterm || lease.until <= now {
+            let behind = lease.cfg_index < self.pterm && !mutant::is(Mutant::LeaseBehindPterm);
+            if behind || lease.until <= now {
                 return Serving::Wait;
             }
             until = until.min(lease.until);
         }
         Serving::Until(until)
+    }
+
+    /// Whether this primary stopped serving for a handover. Its target parks first, so that nobody is sent back and forth.
+    fn is_parked(&self) -> bool {
+        self.giving.as_ref().is_some_and(|g| {
+            let knows = |t: &Target<P>| t.node == g.to && t.peer.lease().cfg_index >= g.asked;
+            g.parked || self.targets.iter().any(knows)
+        })
+    }
+
+    /// Whether this primary is to give the slot away.
+    pub fn is_giving(&self) -> bool {
+        self.giving.is_some()
+    }
+
+    /// If everything is confirmed and nothing can be written any more: what RELINQUISH says, (cver, final seq). From then on
+    /// only a newer view frees this node, for the RELINQUISH may be committed at any time.
+    pub fn relinquish(&mut self, now: Mono) -> Option<(u64, u64)> {
+        if now < self.serve_after || !self.is_parked() {
+            return None;
+        }
+        let giving = self.giving.as_mut()?;
+        giving.parked = true;
+        (self.confirmed >= self.seq).then_some((self.cver, self.seq))
     }
 
     /// A command changed the slot: its item's seq.
@@ -289,7 +337,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
 
     /// Whether a reply resting on everything up to now must be held.
     pub fn must_hold(&self) -> bool {
-        self.confirmed < self.seq
+        self.confirmed < self.seq && !mutant::is(Mutant::AckBeforeBackup)
     }
 
     /// Remembers whom to wake when `seq` is decided.
@@ -312,7 +360,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
     pub fn held(&self, pterm: u64, seq: u64) -> Held {
         let (at, confirmed) =
             if self.rank == Rank::Primary && self.pterm == pterm { (pterm, self.confirmed) } else { self.past };
-        match at == pterm && confirmed >= seq {
+        let lost = self.rank != Rank::Primary && mutant::is(Mutant::EmptyAckSet);
+        match at == pterm && confirmed >= seq || lost {
             true => Held::Confirmed,
             false if self.rank == Rank::Primary && self.pterm == pterm => Held::Pending,
             false => Held::Lost,
@@ -395,11 +444,30 @@ impl<P: Leased, W> SlotRepl<P, W> {
         Some(seq)
     }
 
-    /// Learners to report ready: (learner, cver, since).
-    pub fn ready_learners(&self) -> impl Iterator<Item = (&Ref, u64, u64)> {
+    /// What no primary may do: to wait no longer for a member that the masters did not take out.
+    #[cfg(test)]
+    pub fn go_solo(&mut self, without: &Ref) {
+        self.targets.retain(|t| &t.node != without);
+        self.settle();
+    }
+
+    /// What no primary may do: to copy again what is counted already.
+    #[cfg(test)]
+    pub fn copy_again(&mut self, to: &Ref) -> bool {
+        let counted = |t: &&mut Target<P>| &t.node == to && matches!(t.stage, Stage::Counted | Stage::Ready);
+        self.targets.iter_mut().find(counted).map(|t| t.stage = Stage::Wanted).is_some()
+    }
+
+    /// Learners to report ready: (learner, cver, since). None before this primary's own promises are over: a learner in sync
+    /// could be promoted without having waited for them.
+    pub fn ready_learners(&self, now: Mono) -> impl Iterator<Item = (&Ref, u64, u64)> {
+        let may_report = self.rank == Rank::Primary && now >= self.serve_after;
         self.targets
             .iter()
-            .filter(|t| t.stage == Stage::Ready && !t.broken && self.rank == Rank::Primary)
+            .filter(move |t| {
+                let early = t.stage == Stage::Copying && mutant::is(Mutant::ReadyBeforeAckSet);
+                may_report && (t.stage == Stage::Ready || early) && !t.broken
+            })
             .map(|t| (&t.node, self.cver, t.since))
     }
 
@@ -488,10 +556,17 @@ impl<P: Leased, W> SlotRepl<P, W> {
         let since = if rank == Rank::Holder { self.since } else { mine.map_or(0, |r| r.since) };
         let keeps = since == self.since || was == Rank::Holder && rank == Rank::Primary && new.returned;
         change.wipe = was != Rank::None && (rank == Rank::None || !keeps);
+        let gives = rank == Rank::Primary && new.handover_to.is_some();
+        change.wipe |= gives && mutant::is(Mutant::WipeBeforeSwitch);
         // Fresh by configuration: nothing of the slot is here, nothing is expected.
         if change.wipe || (was == Rank::None && rank != Rank::None) {
             self.seq = 0;
             self.opened = 0;
+            if rank == Rank::InSync && since == new.pterm && !new.clean {
+                // Handed out empty with this node as its backup at once. A cut-off primary may hold a dead one's lease, so
+                // the new primary waits; this node waits as long, should it be promoted before that wait is over.
+                self.covered_until = self.covered_until.max(now.plus_ms(PROMISE_MS));
+            }
         }
         let lost = was == Rank::Primary && (rank != Rank::Primary || new.pterm != self.pterm);
         if lost {
@@ -500,17 +575,23 @@ impl<P: Leased, W> SlotRepl<P, W> {
             change.wake = true;
         }
         let gained = rank == Rank::Primary && (was != Rank::Primary || new.pterm != self.pterm);
+        // A handover that follows another one unseen finds this node parked, and leaves it so.
+        let parked = self.giving.take().is_some_and(|g| g.parked && !gained);
+        let giving = |to: &Ref| Giving { to: to.clone(), asked: new.cver, parked };
+        self.giving = new.handover_to.as_ref().filter(|_| rank == Rank::Primary).map(giving);
+        self.receiving = rank == Rank::InSync && new.handover_to.as_ref() == Some(me);
         self.rank = rank;
-        self.phase = new.phase;
         self.since = since;
         self.cver = new.cver;
         self.pterm = new.pterm;
         change.rank = was != rank;
         if gained {
             self.confirmed = 0;
-            self.serve_after = if new.clean {
+            let fresh = was == Rank::Holder || self.seq == 0 && was == Rank::None;
+            let hasty = if fresh { Mutant::NoWaitAfterHandOut } else { Mutant::NoPromiseWait };
+            self.serve_after = if new.clean || mutant::is(hasty) {
                 Mono(0)
-            } else if was == Rank::Holder || self.seq == 0 && was == Rank::None {
+            } else if fresh {
                 // Handed out empty, or come back: whoever was primary before may hold a lease this node knows nothing of.
                 now.plus_ms(PROMISE_MS)
             } else {

@@ -199,11 +199,11 @@ fn a_copy_is_counted_only_with_a_lease_and_ready_only_after_sync_end() {
     assert_eq!(r.count_learner(&node(3), &stream, T), None);
     lease.0.set(Lease { until: T.plus_ms(1), cfg_index: 10 });
     assert_eq!(r.count_learner(&node(3), &stream, T), Some(2));
-    assert_eq!(r.ready_learners().count(), 0);
+    assert_eq!(r.ready_learners(T).count(), 0);
     r.commit();
     assert!(r.must_hold(), "a counted learner is waited for");
     assert_eq!(r.on_ack(&node(3), &stream, Sent::End(2)), Acked::Ready);
-    assert_eq!(r.ready_learners().collect::<Vec<_>>(), [(&node(3), 20, 20)]);
+    assert_eq!(r.ready_learners(T).collect::<Vec<_>>(), [(&node(3), 20, 20)]);
     assert_eq!(r.on_ack(&node(3), &stream, Sent::Item(3)), Acked::Confirmed);
     // In sync by configuration: the same stream goes on.
     take(&mut r, &state(30, 10, 1, &[(1, 10), (3, 20)], &[]), 1, Mono(0), &lease);

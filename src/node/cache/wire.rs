@@ -7,7 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::proto::frame::{self, BadFrame, Frame, Purpose, Resume};
+use crate::proto::frame::{self, BadFrame, Frame, Purpose};
 use crate::proto::id::{ClusterId, Ref};
 
 /// A greeting that takes longer than this is given up: the peer is stuck or is no peer.
@@ -109,8 +109,8 @@ pub struct Greeting {
     pub from: Ref,
     /// What for.
     pub purpose: Purpose,
-    /// Where its stream goes on.
-    pub resume: Resume,
+    /// What it saw acked.
+    pub acked: u64,
 }
 
 /// Waits for HELLO and checks that this life of this cluster is meant; answers UNWELCOME otherwise.
@@ -119,8 +119,8 @@ pub async fn greet(stream: &mut TcpStream, inbox: &mut Inbox, me: &Ref, cluster:
     let hello = timeout(GREETING_MAX, async {
         loop {
             match inbox.frame().map_err(io::Error::other)? {
-                Some(Frame::Hello { cluster: c, from, to, purpose, resume }) => {
-                    return Ok((c == cluster && to == *me && from != *me, Greeting { from, purpose, resume }));
+                Some(Frame::Hello { cluster: c, from, to, purpose, acked }) => {
+                    return Ok((c == cluster && to == *me && from != *me, Greeting { from, purpose, acked }));
                 }
                 Some(_) => return Err(refused("no HELLO")),
                 None => {}

@@ -21,7 +21,7 @@ use super::feed::{Cursor, Feed, Frame};
 use super::peers;
 use super::raft::Consensus;
 use crate::node::clock::Mono;
-use crate::proto::control::{self, Envelope, Incoming, Message, RefreshMaster};
+use crate::proto::control::{self, Envelope, Incoming, Message, RefreshMaster, ShutdownCache};
 use crate::proto::error::Failure;
 use crate::proto::net::conn::{BACKLOG_MAX, Conn, ConnError, LineReader, LineWriter};
 use crate::proto::net::plain;
@@ -367,7 +367,12 @@ impl Ear {
                 self.outbox.send(self.hub.feed.answer(ask.have, id));
                 return Ok(());
             }
-            Message::KeepAlive(_) | Message::LearnerReady(_) | Message::Complain(_) | Message::Stop(_) => {}
+            Message::KeepAlive(_)
+            | Message::LearnerReady(_)
+            | Message::Relinquish(_)
+            | Message::Complain(_)
+            | Message::Stop(_)
+            | Message::ShutdownCache(ShutdownCache { cfg_index: 1.., .. }) => {}
             _ => drop(self.outbox.owed.fetch_add(1, Ordering::Relaxed)),
         }
         self.hub.inbox.send(Input::Said { conn: self.n, at, machine, id, message }).await.map_err(|_| Gone)

@@ -7,7 +7,8 @@
 //!      ▲                         │                                                 │
 //!      └──── LostLeadership ─────┴─────────────────────────────────────────────────┘
 //!
-//!  leading, at every step:  probe ▸ judge deaths ▸ form ▸ hand out orphans ▸ judge stalls ▸ promote ▸ rebuild ▸ settle
+//!  leading, at every step:  probe ▸ judge deaths ▸ form ▸ hand out orphans ▸ judge stalls ▸ promote ▸ rebuild ▸ welcome
+//!                           ▸ move slots ▸ settle
 //! ```
 //!
 //! Each of these reads the applied state, proposes at most one entry at a time and waits for its outcome. An outcome that
@@ -24,19 +25,23 @@ use crate::node::clock::Mono;
 use crate::proto::control::{Empty, Message};
 use crate::proto::error::Failure;
 use crate::proto::id::{ClusterId, LeaderId, MasterId, NAME_MAX, NodeId, Ref};
+use crate::proto::operation::{Accepted, Apply, OperationKind, PlanView, Wish};
 use crate::proto::slot::Slot;
 
 mod death;
 mod form;
 mod join;
 mod message;
+mod moves;
 mod rebuild;
+mod scale;
 #[cfg(test)]
 mod sim;
 mod stall;
 mod stop;
 
 pub use message::{BrainParams, Command, ConnId, Event, Outcome, PROBE_TIMEOUT_MS, ProbeOutcome, TICK_MS, Token};
+pub use moves::Figures;
 
 /// Without an answer of a majority for this long a leader neither acknowledges nor decides, milliseconds (section 7).
 pub const QUORUM_MS: u64 = 1000;
@@ -77,6 +82,9 @@ pub struct Brain {
     /// What the last fruitless search for learners saw, so that it is not repeated at every tick.
     fruitless: Option<(u64, BTreeSet<NodeId>)>,
     stalls: stall::Stalls,
+    moves: moves::Moves,
+    /// The configuration at which joined nodes were last looked for.
+    welcomed: Option<u64>,
     stop: Option<stop::Stop>,
 }
 
@@ -107,8 +115,14 @@ struct Pending {
 enum Purpose {
     Elected,
     Init,
-    Register { asker: Asker, node: Ref },
-    Back { node: Ref, answer: Option<Asker> },
+    Register {
+        asker: Asker,
+        node: Ref,
+    },
+    Back {
+        node: Ref,
+        answer: Option<Asker>,
+    },
     Dead(Vec<Ref>),
     Form,
     HandOut,
@@ -118,10 +132,27 @@ enum Purpose {
     Removals,
     Stall,
     Operation,
+    /// An entry of the scale operation itself.
+    Scale,
+    /// Its slots' next steps.
+    Moves,
+    /// SWITCH and ABORT.
+    Switch,
+    /// Copies that hang.
+    Stuck,
+    /// An operation for nodes that joined by themselves.
+    Welcome,
+    Left(Ref),
+    Applied {
+        asker: Asker,
+        plan: Box<PlanView>,
+    },
     Stopping,
     Stopped,
     Note,
-    Ordered { asker: Asker },
+    Ordered {
+        asker: Asker,
+    },
 }
 
 /// One step: what it sees and what it says.
@@ -178,6 +209,8 @@ impl Brain {
             ready: BTreeMap::new(),
             fruitless: None,
             stalls: stall::Stalls::default(),
+            moves: moves::Moves::default(),
+            welcomed: None,
             stop: None,
         }
     }
@@ -230,6 +263,12 @@ impl Brain {
             Event::ProbeResult { node, outcome, via } => self.probed(now, &node, outcome, via),
             Event::LearnerReady(msg) => self.learner_ready(state, &msg),
             Event::Complain(msg) => self.complain(now, state, &msg),
+            Event::Relinquish(msg) => self.relinquish(state, &msg),
+            Event::Gone { node } => {
+                if self.leading(now).is_some() {
+                    self.gone(t, &node);
+                }
+            }
             Event::StopConfirmed { node } => {
                 if let Some(stop) = self.stop.as_mut().filter(|_| state.cfg.is_live(&node)) {
                     stop.confirm(node);
@@ -263,7 +302,8 @@ impl Brain {
         for (_, p) in std::mem::take(&mut self.pending) {
             if let Purpose::Register { asker, .. }
             | Purpose::Back { answer: Some(asker), .. }
-            | Purpose::Ordered { asker } = p.purpose
+            | Purpose::Ordered { asker }
+            | Purpose::Applied { asker, .. } = p.purpose
             {
                 t.redirect(asker);
             }
@@ -280,6 +320,8 @@ impl Brain {
         self.ready.clear();
         self.fruitless = None;
         self.stalls = stall::Stalls::default();
+        self.moves = moves::Moves::default();
+        self.welcomed = None;
     }
 
     /// Decides what is to be decided now; what is under way is waited for.
@@ -320,6 +362,8 @@ impl Brain {
         self.judge_stalls(t);
         self.promote(t);
         self.rebuild(t);
+        self.welcome(t);
+        self.move_slots(t);
         self.settle(t);
     }
 
@@ -380,9 +424,18 @@ impl Brain {
                 Answer::Refused(failure) => t.reply(asker, Message::Error(failure)),
                 Answer::Done | Answer::Operation(_) => t.reply(asker, Message::Ok(Empty {})),
             },
+            (Purpose::Applied { asker, plan }, Outcome::Applied(done)) => {
+                let operation = match done.answer {
+                    Answer::Refused(failure) => return t.reply(asker, Message::Error(failure)),
+                    Answer::Operation(id) => Some(id),
+                    Answer::Done => None,
+                };
+                t.reply(asker, Message::Accepted(Box::new(Accepted { operation, plan: *plan })));
+            }
             (
                 Purpose::Register { asker, .. }
                 | Purpose::Back { answer: Some(asker), .. }
+                | Purpose::Applied { asker, .. }
                 | Purpose::Ordered { asker },
                 outcome,
             ) => {
@@ -456,6 +509,13 @@ impl Brain {
         let act = match message {
             Message::ClusterStop(_) => return self.cluster_stop(t, asker, &plain(by)),
             Message::SwitchMaster(m) => return self.switch_master(t, asker, m.to),
+            Message::Plan(wish) => return self.plan_wish(t, asker, &wish),
+            Message::Apply(apply) => return self.apply_wish(t, asker, by, &apply),
+            Message::ShutdownCache(m) => {
+                let nodes = vec![m.node];
+                let wish = Wish { kind: OperationKind::ScaleIn, nodes, force: false, accept_data_loss: false };
+                return self.apply_wish(t, asker, by, &Apply { wish, epoch: None, moves_digest: None });
+            }
             Message::Forget(m) if !m.accept_data_loss => {
                 let failure = Failure::new("UNSAFE", format!("what {} held last would be lost", m.node));
                 return t.reply(asker, Message::Error(failure.hint("add --accept-data-loss if you answer for that")));

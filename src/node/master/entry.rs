@@ -7,6 +7,7 @@ use crate::proto::error::Failure;
 use crate::proto::event::{Event, Severity};
 use crate::proto::id::{ClusterId, HomeId, LeaderId, NodeId, Ref};
 use crate::proto::operation::OperationKind;
+use crate::proto::plan::Move;
 use crate::proto::slot::Slot;
 
 /// Consecutive slots that are all expected to stand at `cver`. `last` is included.
@@ -66,9 +67,9 @@ pub struct SlotChange {
     pub change: Change,
     /// Which slots, and what they are expected to stand at.
     pub runs: Vec<Run>,
-    /// Each slot that applies completes a move of the entry's operation.
+    /// How many moves of the entry's operation each slot that applies completes: two where primary and backup swap roles.
     #[serde(default)]
-    pub completes: bool,
+    pub completes: u8,
 }
 
 /// The first hand-out of consecutive slots.
@@ -91,9 +92,12 @@ pub struct HandedOut {
     pub run: Run,
     /// The new primary.
     pub to: Ref,
-    /// Its backup to be, as a learner.
+    /// Its backup, in sync at once: both are empty.
     #[serde(default)]
-    pub learner: Option<Ref>,
+    pub backup: Option<Ref>,
+    /// Nobody can hold a lease of an earlier primary any more: no wait. Only where the slots were given up by plan.
+    #[serde(default)]
+    pub clean: bool,
 }
 
 /// What happens to an operation.
@@ -138,10 +142,33 @@ pub enum OperationStep {
         /// Which operation.
         id: u64,
     },
-    /// An operator ends it.
+    /// An operator ends it. What is under way is finished first.
     Cancel {
         /// Which operation.
         id: u64,
+    },
+    /// It was cancelled and nothing of it is under way any more.
+    Cancelled {
+        /// Which operation.
+        id: u64,
+    },
+    /// What it moves from here on, planned for these members.
+    Plan {
+        /// Which operation.
+        id: u64,
+        /// All that is left to do.
+        moves: Vec<Move>,
+        /// Digest of the members it was planned for: others, and it is planned anew.
+        members: u64,
+    },
+    /// Keys and bytes copied for it so far.
+    Copied {
+        /// Which operation.
+        id: u64,
+        /// Keys.
+        keys: u64,
+        /// Bytes.
+        bytes: u64,
     },
 }
 
@@ -264,6 +291,11 @@ pub enum Act {
     Forget {
         /// Which.
         node: NodeId,
+    },
+    /// An operator removes nodes without draining them: dead, and not wanted back.
+    Remove {
+        /// Who.
+        nodes: Vec<Ref>,
     },
     /// A planned stop of everything begins: no deaths, no operations, no registrations until `Stopped`.
     Stopping,

@@ -34,6 +34,7 @@ pub mod entry;
 pub mod evidence;
 mod feed;
 pub mod heartbeat;
+pub mod moves;
 pub mod operation;
 mod peers;
 pub mod raft;

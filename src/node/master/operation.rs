@@ -30,6 +30,8 @@ pub struct Survey {
     pub surplus: Vec<usize>,
     /// Slots that nobody holds.
     pub orphans: u64,
+    /// Slots on their way from one primary to another.
+    pub handovers: Vec<usize>,
     /// Some slot was handed out once.
     pub formed: bool,
 }
@@ -44,6 +46,9 @@ pub fn survey(cfg: &Config) -> Survey {
             out.orphans += 1;
             continue;
         };
+        if s.phase == Phase::Handover {
+            out.handovers.push(ix);
+        }
         let backups = s.backups().count();
         if backups < wanted {
             out.solo += 1;
@@ -123,8 +128,9 @@ pub fn formation(state: &State) -> Vec<Placed> {
     out
 }
 
-/// New holders for the orphan slots whose last holder is gone: on record, or by `proven`.
-pub fn hand_outs(state: &State, proven: &[Ref], shunned: &BTreeSet<NodeId>) -> Vec<HandedOut> {
+/// New holders for the orphan slots whose last holder is gone: on record, or by `proven`. Slots that were given up by plan are
+/// handed out `clean` where every promise from before the stop is `over`.
+pub fn hand_outs(state: &State, proven: &[Ref], shunned: &BTreeSet<NodeId>, over: bool) -> Vec<HandedOut> {
     let cfg = &state.cfg;
     let free = |s: &SlotState| {
         s.phase == Phase::Orphan
@@ -139,15 +145,20 @@ pub fn hand_outs(state: &State, proven: &[Ref], shunned: &BTreeSet<NodeId>) -> V
     let mut out: Vec<HandedOut> = Vec::new();
     for (ix, (s, p)) in cfg.slots.iter().zip(&target).enumerate().filter(|(_, (s, _))| free(s)) {
         let Some(to) = p.primary.as_ref().and_then(|id| cfg.current(id)) else { continue };
-        let learner = p.backup.as_ref().and_then(|id| cfg.current(id)).filter(|l| l.id != to.id);
+        let backup = p.backup.as_ref().and_then(|id| cfg.current(id)).filter(|b| b.id != to.id);
+        let clean = over && s.last_holder.is_none();
         let slot = Slot(ix as u16);
         let full = out.len() == HANDED_OUT_MAX;
         match out.last_mut() {
-            Some(h) if h.run.last.ix() + 1 == ix && h.run.cver == s.cver && h.to == to && h.learner == learner => {
+            Some(h)
+                if h.run.last.ix() + 1 == ix
+                    && h.run.cver == s.cver
+                    && (&h.to, &h.backup, h.clean) == (&to, &backup, clean) =>
+            {
                 h.run.last = slot;
             }
             Some(_) if full => break,
-            _ => out.push(HandedOut { run: Run { first: slot, last: slot, cver: s.cver }, to, learner }),
+            _ => out.push(HandedOut { run: Run { first: slot, last: slot, cver: s.cver }, to, backup, clean }),
         }
     }
     out
@@ -180,7 +191,7 @@ pub fn learners(state: &State, survey: &Survey, shunned: &BTreeSet<NodeId>) -> V
     }
     by_node
         .into_iter()
-        .map(|(node, slots)| SlotChange { change: Change::AddLearner { node }, runs: runs(slots), completes: false })
+        .map(|(node, slots)| SlotChange { change: Change::AddLearner { node }, runs: runs(slots), completes: 0 })
         .collect()
 }
 
@@ -199,7 +210,7 @@ pub fn removals(state: &State, survey: &Survey) -> Vec<SlotChange> {
     }
     by_node
         .into_iter()
-        .map(|(node, slots)| SlotChange { change: Change::RemoveMember { node }, runs: runs(slots), completes: false })
+        .map(|(node, slots)| SlotChange { change: Change::RemoveMember { node }, runs: runs(slots), completes: 0 })
         .collect()
 }
 

@@ -3,15 +3,18 @@
 
 use std::collections::BTreeMap;
 
+use super::brain::Figures;
 use super::heartbeat::Heartbeats;
 use super::state::{Operation, State};
 use crate::node::clock::Mono;
 use crate::proto::control::IpListEntry;
 use crate::proto::event::Event;
 use crate::proto::id::{LeaderId, NodeId, Ref};
+use crate::proto::operation::Role;
 use crate::proto::stats::NodeStats;
 use crate::proto::status::{
-    Health, MasterStatus, NodeState, NodeStatus, OperationStatus, STATUS_SCHEMA, SlotTotals, Status, WatchView,
+    Health, MasterStatus, NodeState, NodeStatus, OperationStatus, PairStatus, STATUS_SCHEMA, SlotTotals, Status,
+    WatchView,
 };
 use crate::proto::view::{Config, Member};
 
@@ -175,12 +178,12 @@ fn operations(state: &State) -> Vec<OperationStatus> {
             hidden -= 1;
             continue;
         }
-        out.push(operation(*id, o));
+        out.push(operation(*id, o, &state.cfg));
     }
     out
 }
 
-fn operation(id: u64, o: &Operation) -> OperationStatus {
+fn operation(id: u64, o: &Operation, cfg: &Config) -> OperationStatus {
     OperationStatus {
         id,
         kind: o.kind.as_str().to_owned(),
@@ -188,15 +191,89 @@ fn operation(id: u64, o: &Operation) -> OperationStatus {
         nodes: o.nodes.iter().map(ToString::to_string).collect(),
         slots_total: o.slots_total,
         slots_done: o.slots_done,
-        keys_done: 0,
-        bytes_done: 0,
+        keys_done: o.keys_done,
+        bytes_done: o.bytes_done,
         bytes_left: 0,
         rate_bytes_per_s: 0,
         eta_ms: 0,
         reason: o.reason.clone(),
-        pairs: Vec::new(),
+        pairs: pairs(o, cfg),
         retries: 0,
     }
+}
+
+/// What an operation has left to move as it was last planned, between whom, and how far that is.
+fn pairs(o: &Operation, cfg: &Config) -> Vec<PairStatus> {
+    let mut pairs: BTreeMap<(Role, Option<&NodeId>, &NodeId), PairStatus> = BTreeMap::new();
+    for m in o.moves.iter().flatten() {
+        let Some(to) = &m.to else { continue };
+        let pair = pairs.entry((m.what, m.from.as_ref(), to)).or_insert_with(|| PairStatus {
+            role: m.what,
+            from: m.from.as_ref().map(ToString::to_string),
+            to: to.to_string(),
+            slots_total: 0,
+            slots_done: 0,
+            slots_running: 0,
+        });
+        for s in cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default() {
+            let leads = s.primary.as_ref().is_some_and(|p| &p.id == to);
+            let done = match m.what {
+                Role::Primary => leads,
+                Role::Backup => !leads && s.insync.iter().any(|r| &r.node.id == to),
+            };
+            let under_way = s.learners.iter().any(|r| &r.node.id == to)
+                || s.handover_to.as_ref().is_some_and(|h| &h.id == to && m.what == Role::Primary);
+            pair.slots_total += 1;
+            pair.slots_done += u64::from(done);
+            pair.slots_running += u64::from(!done && under_way);
+        }
+    }
+    pairs.into_values().collect()
+}
+
+/// What only the leader knows of an operation under way: what was copied, how fast, and how long it will take.
+pub fn progress(status: &mut Status, state: &State, beats: Option<(&Heartbeats, Mono)>, figures: Option<&Figures>) {
+    let Some(f) = figures.filter(|f| f.operation != 0) else { return };
+    let Some(o) = status.operations.iter_mut().find(|o| o.id == f.operation) else { return };
+    let Some(op) = state.operations.get(&f.operation).filter(|o| o.state.is_open()) else { return };
+    o.keys_done = f.keys_done;
+    o.bytes_done = f.bytes_done;
+    o.retries = f.retries;
+    o.rate_bytes_per_s = f.rate_bytes_per_s();
+    o.bytes_left = beats.map_or(0, |(table, _)| bytes_left(state, op, table));
+    let slots_left = op.slots_total.saturating_sub(op.slots_done);
+    let by_bytes = (o.rate_bytes_per_s > 0).then(|| o.bytes_left.saturating_mul(1000) / o.rate_bytes_per_s);
+    let by_slots = (f.moves_per_ks() > 0).then(|| slots_left.saturating_mul(1_000_000) / f.moves_per_ks());
+    o.eta_ms = by_bytes.max(by_slots).filter(|_| slots_left > 0).unwrap_or(0);
+}
+
+/// Copies still to be made, each as large as its primary's slots are on average.
+fn bytes_left(state: &State, op: &Operation, table: &Heartbeats) -> u64 {
+    let cfg = &state.cfg;
+    let led = state.primaries();
+    let mut left: BTreeMap<&Ref, u64> = BTreeMap::new();
+    match &op.moves {
+        Some(moves) => {
+            for m in moves {
+                let Some(to) = &m.to else { continue };
+                for s in cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default() {
+                    if let Some(p) = s.primary.as_ref().filter(|_| !s.insync.iter().any(|r| &r.node.id == to)) {
+                        *left.entry(p).or_default() += 1;
+                    }
+                }
+            }
+        }
+        None => {
+            let solo = cfg.slots.iter().filter(|s| s.backups().count() < usize::from(cfg.backups));
+            solo.filter_map(|s| s.primary.as_ref()).for_each(|p| *left.entry(p).or_default() += 1);
+        }
+    }
+    let bytes = |(node, slots): (&Ref, u64)| {
+        let all = table.of(node).map_or(0, |b| b.stats().primary_bytes);
+        let of = u64::from(led.get(&node.id).copied().unwrap_or(0)).max(1);
+        (u128::from(all) * u128::from(slots) / u128::from(of)) as u64
+    };
+    left.into_iter().map(bytes).sum()
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use super::raft::machine::Mark;
 use super::raft::{ProposeError, RaftStatus, TransferError};
 use super::report::{self, RaftFacts};
 use crate::node::clock::{Mono, wall_ms};
-use crate::proto::control::{Empty, Message, StopOrder};
+use crate::proto::control::{Empty, Message, ShutdownCache, StopOrder};
 use crate::proto::error::Failure;
 use crate::proto::id::{ClusterId, LeaderId, MasterId, Ref};
 
@@ -154,6 +154,15 @@ impl Runtime {
             Message::LearnerReady(msg) => Event::LearnerReady(msg),
             Message::Complain(msg) => Event::Complain(msg),
             Message::Stop(StopOrder { node: Some(node), .. }) => Event::StopConfirmed { node },
+            Message::Relinquish(msg) => Event::Relinquish(msg),
+            // From a node, in answer to the leader's own.
+            Message::ShutdownCache(ShutdownCache { node: id, cfg_index: 1.. }) => {
+                let Some(node) = self.nodes.iter().find(|(n, c)| n.id == id && **c == conn).map(|(n, _)| n.clone())
+                else {
+                    return;
+                };
+                Event::Gone { node }
+            }
             message => Event::Operator { conn, id, by: machine, message },
         };
         self.step(event);
@@ -232,6 +241,15 @@ impl Runtime {
                 let order = self.hub.feed.encode(0, &Message::Stop(StopOrder { cfg_index, node: None }));
                 let lines = nodes.iter().filter_map(|node| self.lines.get(self.nodes.get(node)?));
                 lines.for_each(|line| line.send(order.clone()));
+            }
+            Command::OrderShutdown { cfg_index, nodes } => {
+                for node in nodes {
+                    let order = ShutdownCache { node: node.id.clone(), cfg_index };
+                    let order = self.hub.feed.encode(0, &Message::ShutdownCache(order));
+                    if let Some(line) = self.nodes.get(&node).and_then(|c| self.lines.get(c)) {
+                        line.send(order);
+                    }
+                }
             }
             Command::Transfer { to, answer } => self.transfer(to, answer),
             // Raft's own status says the same (`RaftStatus::leading`), and openraft accepts no entry by then.
@@ -331,7 +349,12 @@ impl Runtime {
         let leader = self.status.leader.clone().filter(|_| leads || !self.status.leading);
         let facts = RaftFacts { term: self.status.term, leader, masters, warnings };
         let beats = leads.then(|| (self.brain.heartbeats(), Mono::now()));
-        let frame = self.hub.feed.frame(|state| report::status(state, beats, &facts));
+        let figures = leads.then(|| self.brain.figures());
+        let frame = self.hub.feed.frame(|state| {
+            let mut status = report::status(state, beats, &facts);
+            report::progress(&mut status, state, beats, figures);
+            status
+        });
         self.frame = Some((Instant::now(), mark, frame.clone()));
         frame
     }

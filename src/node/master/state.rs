@@ -29,6 +29,7 @@ use crate::proto::view::{Config, Phase, View};
 
 use super::entry::{Act, Answer, Applied, Change, Entry, HandedOut, Placed, SlotChange};
 use crate::proto::operation::{OperationKind, OperationState};
+use crate::proto::plan::Move;
 
 mod nodes;
 mod operations;
@@ -37,6 +38,7 @@ mod slots;
 pub(in crate::node) mod tests;
 
 pub use nodes::MEMBERS_MAX;
+pub use operations::count;
 pub use slots::{Primaries, REPLICAS_MAX};
 
 /// The replicated state machine.
@@ -114,6 +116,24 @@ pub struct Operation {
     pub slots_done: u64,
     /// Digest of the moves as they were planned; 0 = none.
     pub moves_digest: u64,
+    /// What is left to move as it was last planned; none before the first plan, and once it ended.
+    #[serde(default)]
+    pub moves: Option<Vec<Move>>,
+    /// Index of the entry that planned them.
+    #[serde(default)]
+    pub planned_at: u64,
+    /// Digest of the members that the moves were planned for.
+    #[serde(default)]
+    pub members: u64,
+    /// An operator cancelled it: what is under way is finished, nothing new begins.
+    #[serde(default)]
+    pub cancelling: bool,
+    /// Keys copied, as last recorded.
+    #[serde(default)]
+    pub keys_done: u64,
+    /// Bytes copied, as last recorded.
+    #[serde(default)]
+    pub bytes_done: u64,
     /// Why it waits or failed.
     pub reason: Option<String>,
     /// Who asked for it.
@@ -200,6 +220,7 @@ impl State {
             Act::Drain { node, on } => self.drain(cx, node, *on),
             Act::NodeLeft { node } => self.node_left(cx, node),
             Act::Forget { node } => self.forget(cx, node),
+            Act::Remove { nodes } => self.remove(cx, nodes),
             Act::Stopping => self.stopping(cx),
             Act::Stopped { confirmed } => self.stopped(cx, confirmed),
             Act::Note { severity, kind, subject, text } => {
@@ -273,9 +294,7 @@ impl State {
                 continue;
             }
             cx.done.cfg_changed = true;
-            if c.completes {
-                moves += applied;
-            }
+            moves += applied * u64::from(c.completes);
             match &c.change {
                 Change::PromoteLearner { learner, .. } => self.hold(cx, learner),
                 Change::Switch { to } => {
@@ -317,7 +336,7 @@ impl State {
         let mut empty = 0u64;
         for h in runs {
             let fits =
-                self.cfg.is_live(&h.to) && h.learner.as_ref().is_none_or(|l| self.cfg.is_live(l) && l.id != h.to.id);
+                self.cfg.is_live(&h.to) && h.backup.as_ref().is_none_or(|b| self.cfg.is_live(b) && b.id != h.to.id);
             let mut held = false;
             for ix in self.span(cx, h.run.first, h.run.last) {
                 let slot = &mut self.cfg.slots[ix];
@@ -329,15 +348,18 @@ impl State {
                     cx.skip(ix);
                     continue;
                 }
-                slots::install(slot, cx.index, &h.to, &[], h.learner.as_ref(), &mut primaries);
+                slots::install(slot, cx.index, &h.to, h.backup.as_slice(), None, &mut primaries);
+                // Whoever died with the slot may have promised something to somebody who still serves; who stopped by plan
+                // confirmed that it serves nothing, and the leader has waited until all it promised was over.
+                slot.clean = h.clean && holder.is_none();
                 held = true;
                 match holder {
                     Some(holder) => *lost.entry(holder).or_default() += 1,
                     None => empty += 1,
                 }
             }
-            if held {
-                self.hold(cx, &h.to);
+            for node in std::iter::once(&h.to).chain(&h.backup).filter(|_| held) {
+                self.hold(cx, node);
             }
         }
         let total: u64 = lost.values().sum();

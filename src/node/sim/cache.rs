@@ -11,7 +11,9 @@ use tokio::sync::{Notify, mpsc};
 
 use super::net::{Beacon, Clock, ConnId, Hello, MS, Net, Packet, Timer, Who, enter, leave};
 use crate::node::cache::beacon::{ANSWER_MAX, BEACON_EVERY, REDIAL, give_promise, take_answer};
-use crate::node::cache::beat::{BEAT_EVERY, Ended, Masters, Next, READY_EVERY, RETRY, SILENCE_MAX, Talk};
+use crate::node::cache::beat::{
+    BEAT_EVERY, Ended, HANDOVER_LOOK, Masters, Next, READY_EVERY, RETRY, SILENCE_MAX, Talk,
+};
 use crate::node::cache::copy::{self, Copying};
 use crate::node::cache::link::{self, Outgoing};
 use crate::node::cache::node::{Inbound, Node};
@@ -23,9 +25,10 @@ use crate::node::cache::store::Store;
 use crate::node::cache::wire::{GREETING_MAX, Inbox};
 use crate::node::clock::Mono;
 use crate::node::config::NodeConfig;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::control::{LearnerReady, Message};
-use crate::proto::frame::Resume;
 use crate::proto::id::{HomeId, Incarnation, NodeId, Ref};
+use crate::proto::slot::Slot;
 
 /// Between two dials of a link, milliseconds; the real one backs off from 20 to 500.
 const LINK_REDIAL_MS: u64 = 100;
@@ -55,6 +58,8 @@ pub struct Proc {
     pub led_by: Option<crate::proto::id::LeaderId>,
     /// It ended by itself, and why.
     pub ended: Option<String>,
+    /// It ended because it was told so as a member of nothing (I11).
+    pub drained: Option<Ref>,
 }
 
 /// One life.
@@ -73,6 +78,7 @@ struct TalkState {
     addr: String,
     heard: Mono,
     report_at: bool,
+    looking: bool,
 }
 
 /// What runs for one peer: the beacon, the link and the copies.
@@ -114,7 +120,7 @@ struct Link {
 /// A connection that a peer opened.
 enum In {
     Beacon { from: Ref, owed: Option<u64> },
-    Stranger { from: Ref, resume: Resume, inbox: Inbox, state: Arc<std::sync::Mutex<Inbound>>, since: Mono },
+    Stranger { from: Ref, acked: u64, inbox: Inbox, state: Arc<std::sync::Mutex<Inbound>>, since: Mono },
     Data { replica: Replica, behind: Option<(u64, Mono)> },
 }
 
@@ -161,6 +167,7 @@ impl Proc {
             slots,
             led_by: None,
             ended: None,
+            drained: None,
         }
     }
 
@@ -346,6 +353,9 @@ impl Life {
         match timer {
             Timer::Masters if self.talk.is_none() => self.call_master(p, net),
             Timer::Beat(conn) if current(&self.talk, conn) => {
+                if mutant::is(Mutant::SoloByItself) {
+                    self.go_solo();
+                }
                 let heard = self.talk.as_ref().map_or(Mono(0), |t| t.heard);
                 if Mono::now().ms_since(heard) > SILENCE_MAX.as_millis() as u64 {
                     return self.leave_master(p, net, None);
@@ -359,6 +369,12 @@ impl Life {
                     t.report_at = false;
                 }
                 self.talk(p, net, |t| t.report_ready());
+            }
+            Timer::Relinquish(conn) if current(&self.talk, conn) => {
+                if let Some(t) = &mut self.talk {
+                    t.looking = false;
+                }
+                self.talk(p, net, |t| t.relinquish());
             }
             Timer::Beacon(node, token) => self.with_task(&node, |life, task| {
                 if task.beacon.token == token {
@@ -399,7 +415,7 @@ impl Life {
         let Some(m) = master_at(&addr) else { return p.timer_ms(net, 20, Timer::Masters) };
         let at = self.out(p, net);
         let conn = net.dial(p.who(), Who::Master(m), Hello::Control, at);
-        self.talk = Some(TalkState { conn, addr, heard: Mono::now(), report_at: false });
+        self.talk = Some(TalkState { conn, addr, heard: Mono::now(), report_at: false, looking: false });
         self.talk(p, net, |t| t.begin());
         p.timer_ms(net, 0, Timer::Beat(conn));
     }
@@ -449,6 +465,10 @@ impl Life {
             Some(Next::Go(to)) => self.leave_master(p, net, Some(to)),
             Some(Next::Leave) => self.leave_master(p, net, None),
             Some(Next::End(Ended::Refused(why))) => p.ended = Some(why),
+            Some(Next::End(Ended::Drained)) => {
+                p.drained = Some(self.node.me.clone());
+                p.ended = Some("drained".into());
+            }
             Some(Next::End(e)) => p.ended = Some(e.to_string()),
         }
     }
@@ -516,6 +536,7 @@ impl Life {
                 let rest = (BEACON_EVERY.as_millis() as u64).saturating_sub(took);
                 self.beacon_timer(p, net, task, rest);
             }
+            Packet::Beacon(Beacon::Pull { .. }) if mutant::is(Mutant::PullFromMastersOnly) => {}
             Packet::Beacon(Beacon::Pull { have }) if task.beacon.state == Asking::Waiting => {
                 let view = Arc::new(self.node.view().since(have));
                 net.send(conn, 0, Packet::Beacon(Beacon::View(view)), self.out(p, net));
@@ -555,7 +576,7 @@ impl Life {
             cluster: self.node.cluster(),
             from: self.node.me.clone(),
             to: task.peer.node.clone(),
-            resume: task.peer.resume(),
+            acked: lock(&task.peer.queue).acked(),
         };
         task.link.conn = Some(net.dial(p.who(), Who::Node(to), hello, self.out(p, net)));
         task.link.token += 1;
@@ -571,13 +592,39 @@ impl Life {
         let node = self.node.clone();
         if !task.link.welcome {
             match link::take_welcome(&node, &task.peer, &mut task.link.inbox) {
-                Ok(true) => task.link.welcome = true,
+                Ok(true) => {
+                    task.link.welcome = true;
+                    if mutant::is(Mutant::RestartCopy) {
+                        self.copy_again(&task.peer);
+                    }
+                }
                 Ok(false) => return,
                 Err(_) => return self.link_off(p, net, task),
             }
         }
         if link::take(&node, &task.peer, &mut task.link.inbox, &mut Vec::new()).is_err() {
             self.link_off(p, net, task);
+        }
+    }
+
+    /// Mutant: members that are silent for two seconds are waited for no more.
+    fn go_solo(&self) {
+        let silent = self.node.stalled();
+        let mut shard = lock(&self.node.shards[0]);
+        for (about, _) in silent {
+            for s in 0..shard.slots() {
+                shard.slot_mut(Slot(s as u16)).go_solo(&about);
+            }
+        }
+    }
+
+    /// Mutant: a link that is up again copies again.
+    fn copy_again(&self, peer: &PeerRef) {
+        let mut shard = lock(&self.node.shards[0]);
+        for s in (0..shard.slots()).map(|s| Slot(s as u16)) {
+            if shard.slot_mut(s).copy_again(&peer.node) {
+                lock(&peer.jobs).push_back(s);
+            }
         }
     }
 
@@ -603,12 +650,12 @@ impl Life {
                 }
                 self.inbound.insert(conn, In::Beacon { from, owed: None });
             }
-            Packet::Dial(Hello::Data { cluster, from, to, resume }) => {
+            Packet::Dial(Hello::Data { cluster, from, to, acked }) => {
                 if cluster != node.cluster() || to != node.me || from == node.me {
                     return net.close(conn, 1, net.now);
                 }
                 let state = lock(&node.inbound).entry(from.clone()).or_default().clone();
-                let stranger = In::Stranger { from, resume, inbox: Inbox::default(), state, since: Mono::now() };
+                let stranger = In::Stranger { from, acked, inbox: Inbox::default(), state, since: Mono::now() };
                 self.inbound.insert(conn, stranger);
             }
             Packet::Dial(Hello::Control) => net.close(conn, 1, net.now),
@@ -654,7 +701,7 @@ impl Life {
                 n
             }
             Beacon::Pull { have } => {
-                if owed.is_none() {
+                if owed.is_none() && !mutant::is(Mutant::PullFromMastersOnly) {
                     let view = Arc::new(self.node.view().since(have));
                     net.send(conn, 1, Packet::Beacon(Beacon::View(view)), at);
                 }
@@ -784,6 +831,17 @@ impl Life {
             let conn = t.conn;
             p.timer_ms(net, READY_EVERY.as_millis() as u64, Timer::Report(conn));
         }
+        if self.node.is_giving()
+            && let Some(t) = self.talk.as_mut().filter(|t| !t.looking)
+        {
+            t.looking = true;
+            let conn = t.conn;
+            // Seldom said again: the real talk remembers what it said since the last beat.
+            p.timer_ms(net, HANDOVER_LOOK.as_millis() as u64 * 10, Timer::Relinquish(conn));
+        }
+        if self.node.left() && p.ended.is_none() {
+            p.ended = Some("left".into());
+        }
         let leader = p.masters.leader().cloned();
         if leader.is_some() {
             p.led_by = leader;
@@ -826,14 +884,10 @@ impl Life {
             match self.inbound.get_mut(&conn) {
                 Some(In::Stranger { from, since, .. }) => {
                     if let Some(peer) = self.node.known_peer(from) {
-                        let Some(In::Stranger { resume, inbox, state, .. }) = self.inbound.remove(&conn) else {
+                        let Some(In::Stranger { acked, inbox, state, .. }) = self.inbound.remove(&conn) else {
                             continue;
                         };
-                        let replica = Replica::welcome(self.node.clone(), peer, state, resume, inbox);
-                        let Some(replica) = replica else {
-                            net.close(conn, 1, net.now);
-                            continue;
-                        };
+                        let replica = Replica::welcome(self.node.clone(), peer, state, acked, inbox);
                         self.inbound.insert(conn, In::Data { replica, behind: None });
                         self.replicate(p, net, conn);
                     } else if Mono::now().ms_since(*since) > CATCH_UP.as_millis() as u64 {

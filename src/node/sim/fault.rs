@@ -4,8 +4,9 @@ use rand::Rng;
 
 use super::net::{Happening, MS, Who};
 use super::world::{Deed, World};
-use crate::proto::control::{Forget, Message, SwitchMaster};
+use crate::proto::control::{Forget, Message, OperationId, ShutdownCache, SwitchMaster};
 use crate::proto::id::HomeId;
+use crate::proto::operation::{Apply, OperationKind, Wish};
 
 /// One event of the plan.
 #[derive(Debug, Clone)]
@@ -32,6 +33,12 @@ pub enum Fault {
     Switchover,
     /// An operator gives up on a node.
     Forget(usize),
+    /// An operator drains a node.
+    Drain(usize),
+    /// An operator evens the load out.
+    Rebalance,
+    /// An operator does this to some open operation: 0 pauses, 1 resumes, 2 cancels it.
+    Steer(u8),
 }
 
 /// How much of everything a run has.
@@ -69,7 +76,7 @@ impl World {
         let n = self.any_node();
         let who = Who::Node(n);
         let rng = &mut self.net.rng;
-        let masters = if self.plan.masters_too { 100 } else { 75 };
+        let masters = if self.plan.masters_too { 122 } else { 75 };
         match rng.random_range(0..masters) {
             0..12 => {
                 let back = match rng.random_range(0..4) {
@@ -132,7 +139,10 @@ impl World {
                     .chain(all.map(|m| (back, Fault::StartMaster(m))))
                     .collect()
             }
-            _ => vec![(0, Fault::Switchover)],
+            93..100 => vec![(0, Fault::Switchover)],
+            100..112 => vec![(0, Fault::Drain(n)), (rng.random_range(2000..9000), Fault::Start(n))],
+            112..118 => vec![(0, Fault::Rebalance)],
+            _ => vec![(0, Fault::Steer(0)), (rng.random_range(100..2000), Fault::Steer(rng.random_range(1..3)))],
         }
     }
 
@@ -228,10 +238,34 @@ impl World {
             }
             Fault::Forget(n) => {
                 let node = self.nodes[n].id.clone();
-                if let Some(l) = self.masters.leads(net) {
-                    self.masters.operator(net, l, Message::Forget(Forget { node, accept_data_loss: true }));
-                }
+                self.order(Message::Forget(Forget { node, accept_data_loss: true }));
             }
+            Fault::Drain(n) => {
+                let node = self.nodes[n].id.clone();
+                self.order(Message::ShutdownCache(ShutdownCache { node, cfg_index: 0 }));
+            }
+            Fault::Rebalance => {
+                let kind = OperationKind::Rebalance;
+                let wish = Wish { kind, nodes: Vec::new(), force: false, accept_data_loss: false };
+                self.order(Message::Apply(Apply { wish, epoch: None, moves_digest: None }));
+            }
+            Fault::Steer(how) => {
+                let open = self.masters.truth().operations.iter().rev().find(|(_, o)| o.state.is_open());
+                let Some(operation) = open.map(|(id, _)| *id) else { return };
+                let id = OperationId { operation };
+                self.order(match how {
+                    0 => Message::Pause(id),
+                    1 => Message::Resume(id),
+                    _ => Message::Cancel(id),
+                });
+            }
+        }
+    }
+
+    /// An operator asks the leader, if there is one.
+    fn order(&mut self, message: Message) {
+        if let Some(l) = self.masters.leads(&self.net) {
+            self.masters.operator(&mut self.net, l, message);
         }
     }
 
@@ -267,5 +301,9 @@ impl World {
             .map(|p| p.ix)
             .collect();
         lost.into_iter().for_each(|n| self.strike(Fault::Forget(n)));
+        let open = self.masters.truth().operations.iter().filter(|(_, o)| o.state.is_open()).map(|(id, _)| *id);
+        for operation in open.collect::<Vec<_>>() {
+            self.order(Message::Resume(OperationId { operation }));
+        }
     }
 }

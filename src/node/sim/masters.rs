@@ -12,7 +12,7 @@ use crate::node::master::brain::{Brain, BrainParams, Command, Event, Outcome, Pr
 use crate::node::master::entry::{Applied, Entry};
 use crate::node::master::report::iplist;
 use crate::node::master::state::State;
-use crate::proto::control::{Message, RefreshIp, RefreshMaster, StopOrder};
+use crate::proto::control::{Message, RefreshIp, RefreshMaster, ShutdownCache, StopOrder};
 use crate::proto::id::{ClusterId, LeaderId, MasterId, Ref};
 
 /// How long a proposal is waited for, milliseconds, as in the runtime.
@@ -428,6 +428,17 @@ impl Masters {
             }
             Message::LearnerReady(msg) => Event::LearnerReady(msg),
             Message::Complain(msg) => Event::Complain(msg),
+            Message::Relinquish(msg) => {
+                for (slot, cver, seq) in &msg.slots {
+                    net.note(Some(slot.0), || format!("m{}: {} gives up: cver {cver} seq {seq}", ix + 1, msg.primary));
+                }
+                Event::Relinquish(msg)
+            }
+            Message::ShutdownCache(ShutdownCache { node: id, cfg_index: 1.. }) => {
+                let mut known = self.all[ix].nodes.iter();
+                let Some(node) = known.find(|(n, c)| n.id == id && **c == conn).map(|(n, _)| n.clone()) else { return };
+                Event::Gone { node }
+            }
             Message::Stop(StopOrder { node: Some(node), .. }) => Event::StopConfirmed { node },
             message => Event::Operator { conn, id: 1, by: "sim".into(), message },
         };
@@ -506,6 +517,14 @@ impl Masters {
                 for node in nodes {
                     if let Some(conn) = self.all[ix].nodes.get(&node).copied() {
                         self.say(net, ix, conn, Message::Stop(StopOrder { cfg_index, node: None }));
+                    }
+                }
+            }
+            Command::OrderShutdown { cfg_index, nodes } => {
+                for node in nodes {
+                    if let Some(conn) = self.all[ix].nodes.get(&node).copied() {
+                        let order = ShutdownCache { node: node.id, cfg_index };
+                        self.say(net, ix, conn, Message::ShutdownCache(order));
                     }
                 }
             }

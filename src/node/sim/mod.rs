@@ -31,6 +31,8 @@ use rand::{Rng, SeedableRng};
 use self::check::{Checks, Violation};
 use self::net::MS;
 use self::world::{Shape, World};
+use crate::node::clock::simulated;
+use crate::node::mutant::{self, Mutant};
 
 /// The least length of a run, milliseconds.
 const RUN_MS: u64 = 60_000;
@@ -94,10 +96,12 @@ impl World {
 }
 
 /// Runs a seed; what went wrong, and the trace if asked for.
-pub fn run(seed: u64, trace: bool) -> (Result<Summary, Violation>, Vec<String>) {
+pub fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> (Result<Summary, Violation>, Vec<String>) {
+    mutant::set(mutant);
     let mut w = World::new(seed, shape(seed), trace);
     let played = catch_unwind(AssertUnwindSafe(|| play(&mut w)));
-    crate::node::clock::simulated::set(None);
+    simulated::set(None);
+    mutant::set(None);
     let result = played.unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));

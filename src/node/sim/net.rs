@@ -9,7 +9,6 @@ use rand::{Rng, SeedableRng};
 
 use crate::node::clock::{Mono, simulated};
 use crate::proto::control::Message;
-use crate::proto::frame::Resume;
 use crate::proto::id::{ClusterId, Ref};
 use crate::proto::view::View;
 
@@ -63,7 +62,7 @@ pub type ConnId = u64;
 #[derive(Debug, Clone)]
 pub enum Hello {
     Beacon { cluster: ClusterId, from: Ref, to: Ref },
-    Data { cluster: ClusterId, from: Ref, to: Ref, resume: Resume },
+    Data { cluster: ClusterId, from: Ref, to: Ref, acked: u64 },
     Control,
     Client,
 }
@@ -99,6 +98,8 @@ pub enum Timer {
     Register(ConnId),
     /// A node reports ready learners.
     Report(ConnId),
+    /// A node looks whether what it gives away is confirmed.
+    Relinquish(ConnId),
     /// A beacon's next step, if it still stands at this token.
     Beacon(Ref, u64),
     /// A link's next step, likewise.

@@ -309,6 +309,17 @@ impl World {
             self.checks.judged(self.net.now, &self.masters, m, &dead, &self.nodes)?;
         }
         self.masters.told.clear();
+        for p in &mut self.nodes {
+            if let Some(node) = p.drained.take() {
+                let truth = self.masters.truth();
+                if let Some(ix) = truth.cfg.slots.iter().position(|s| s.replica(&node).is_some()) {
+                    return Err(Violation::new(
+                        Some(ix as u16),
+                        format!("I11: {node} stopped as a member of slot {ix}"),
+                    ));
+                }
+            }
+        }
         Checks::step(self)
     }
 }

@@ -4,7 +4,7 @@ pub mod cache;
 pub mod client;
 pub mod conn;
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 pub mod resp_conn;
 pub mod watch;
 

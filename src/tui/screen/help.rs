@@ -6,6 +6,7 @@ use ratatui::text::{Line, Span};
 
 use super::window;
 use crate::proto::status::NodeState;
+use crate::tui::chrome;
 use crate::tui::glyph::node_word;
 use crate::tui::keys::{self, Binding, Scope};
 use crate::tui::model::{Model, Screen};
@@ -61,10 +62,7 @@ fn content(model: &Model, look: Look<'_>) -> Vec<Line<'static>> {
         keys::here(model).filter(listed).partition(|b| keys::disabled(model, b.action).is_none());
     let (everywhere, special): (Vec<_>, Vec<_>) = on.into_iter().partition(|b| b.scope == Scope::Everywhere);
     // A key that means something else on this screen is not listed twice.
-    let everywhere = everywhere
-        .into_iter()
-        .filter(|b| !special.iter().any(|s| s.chords.iter().all(|c| b.chords.contains(c)) && s.shown == b.shown))
-        .collect();
+    let everywhere = everywhere.into_iter().filter(|b| !chrome::shadowed(model, b)).collect();
     group("This screen", special);
     group("Everywhere", everywhere);
     if !model.at_start() {
@@ -112,6 +110,21 @@ fn legend(model: &Model, look: Look<'_>) -> Vec<Line<'static>> {
             if !g.ascii {
                 out.push(say("  thick arc: being handed over   inner arc: being copied to that owner".to_owned()));
             }
+        }
+        Screen::Migrations => {
+            out.push(say("  a slot moves in two roles: its backup is one move, its primary another".to_owned()));
+            out.push(say("  bars carry the colour of who gets the slots; the longest giver fills its line".to_owned()));
+        }
+        Screen::Masters => {
+            out.push(say("  a term is one leader's time; it ends by an order, or when a majority".to_owned()));
+            out.push(say("  no longer hears that leader. Cache nodes serve on in between".to_owned()));
+        }
+        Screen::Events => {
+            out.push(say("  \"this screen\" marks what was done from here".to_owned()));
+            out.push(say("  not seen: numbers missing in the stream   dropped: too old to be kept".to_owned()));
+        }
+        Screen::Keys => {
+            out.push(say("  what is not plainly visible in a value is drawn as its escape: \\x1b".to_owned()));
         }
     }
     out

@@ -1,6 +1,11 @@
 //! The screens. `draw` is the whole picture: pure, from the model to cells.
 
+pub mod events;
 pub mod help;
+pub mod keys;
+pub mod logs;
+pub mod masters;
+pub mod migrations;
 pub mod node;
 pub mod operations;
 pub mod overview;
@@ -34,6 +39,10 @@ pub fn draw(model: &Model, buf: &mut Buffer, area: Rect) -> Caret {
         (false, _) => start::draw(model, buf, shell.body, look),
         (true, Screen::Overview) => overview::draw(model, buf, shell.body, look),
         (true, Screen::Ring) => ring::draw(model, buf, shell.body, look),
+        (true, Screen::Migrations) => migrations::draw(model, buf, shell.body, look),
+        (true, Screen::Masters) => masters::draw(model, buf, shell.body, look),
+        (true, Screen::Events) => events::draw(model, buf, shell.body, look),
+        (true, Screen::Keys) => keys::draw(model, buf, shell.body, look),
     }
     if model.link_state() == LinkState::Lost {
         fade(buf, shell.body, look);
@@ -41,9 +50,14 @@ pub fn draw(model: &Model, buf: &mut Buffer, area: Rect) -> Caret {
     match &model.overlay {
         Some(Overlay::Help { scroll }) => help::draw(model, buf, shell.body, look, *scroll),
         Some(Overlay::Node { id }) => node::draw(model, buf, shell.body, look, id),
+        Some(Overlay::Logs(logs)) => logs::draw(buf, shell.body, look, logs),
         None => {}
     }
-    caret
+    chrome::candidates(model, buf, shell.body, look);
+    match &model.dialog {
+        Some(d) => super::dialog::draw::draw(model, buf, shell.body, look, d).or(caret),
+        None => caret,
+    }
 }
 
 /// Old data is drawn without its colours: they would claim that it is true now.
@@ -73,7 +87,7 @@ fn too_small(buf: &mut Buffer, area: Rect, look: Look<'_>) {
 const SLIVER: u16 = 12;
 
 /// A cleared window in the middle of an area.
-fn window(buf: &mut Buffer, area: Rect, width: u16, height: u16) -> Rect {
+pub fn window(buf: &mut Buffer, area: Rect, width: u16, height: u16) -> Rect {
     // Rather the whole width than a sliver of what is below at both sides.
     let width = if width + SLIVER > area.width { area.width } else { width };
     let (w, h) = (width, height.min(area.height));
@@ -115,6 +129,20 @@ pub fn copied(model: &Model) -> Option<String> {
             let back = model.overview.events_scroll;
             let event = cluster.events.iter().rev().nth(back).or(cluster.events.front())?;
             Some(format!("{} {}", event.at_ms, event.text))
+        }
+        Panel::OperationList | Panel::Pairs => {
+            let ops = model.listed_operations();
+            ops.get(model.selected_operation(&ops)).map(|o| operations::in_words(o))
+        }
+        Panel::MasterList | Panel::Terms => {
+            let masters = model.listed_masters();
+            masters.get(model.selected_master(&masters)).map(|m| masters::in_words(m))
+        }
+        Panel::EventLog => events::copied(model),
+        Panel::Value => {
+            let value = model.keys.found.as_ref()?.value.as_ref()?;
+            // Only text: bytes on a clipboard are of no use to anyone.
+            std::str::from_utf8(value).ok().map(str::to_owned)
         }
         Panel::Map => Some(ring::slot_in_words(cluster, Slot(model.ring.cursor))),
         Panel::Owners => {

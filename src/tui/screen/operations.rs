@@ -111,7 +111,7 @@ fn progress(buf: &mut Buffer, area: Rect, look: Look<'_>, o: &OperationStatus, d
 }
 
 /// `#17 scale-out n6`.
-fn title(o: &OperationStatus) -> String {
+pub fn title(o: &OperationStatus) -> String {
     match o.nodes.len() {
         0 => format!("#{} {}", o.id, o.kind),
         n if n <= 3 => format!("#{} {} {}", o.id, o.kind, o.nodes.join(" ")),
@@ -124,7 +124,7 @@ pub fn in_words(o: &OperationStatus) -> String {
     format!("{} {} {}/{} slots", title(o), o.state, o.slots_done, o.slots_total)
 }
 
-fn state_style(t: &Theme, state: &str) -> Style {
+pub fn state_style(t: &Theme, state: &str) -> Style {
     match state {
         "running" => t.info,
         "failed" => t.bad,

@@ -50,11 +50,24 @@ pub fn owner_at(model: &Model, inner: Rect, at: Position) -> Option<usize> {
     (place < owners.len()).then_some(place)
 }
 
-fn copies_word(copies: Copies) -> &'static str {
-    match copies {
-        Copies::Primary => "by owner",
-        Copies::Backup => "by backup",
+fn copies_word(model: &Model) -> &'static str {
+    match (model.ring.heat, model.ring.copies) {
+        (true, _) => "by heat: commands a second for each slot",
+        (false, Copies::Primary) => "by owner",
+        (false, Copies::Backup) => "by backup",
     }
+}
+
+/// Commands a second that a slot of each owner serves, as a part of the busiest owner's; by place.
+fn heat(c: &Cluster) -> Vec<f64> {
+    let rate = |name: &String| {
+        let node = c.status.nodes.iter().find(|n| &n.id == name)?;
+        let slots = c.table.place_of(name).and_then(|p| c.table.holdings.get(usize::from(p)))?.primary;
+        (slots > 0 && node.ops_per_s.is_finite()).then(|| node.ops_per_s.max(0.0) / f64::from(slots))
+    };
+    let rates: Vec<f64> = c.table.names.iter().map(|n| rate(n).unwrap_or(0.0)).collect();
+    let most = rates.iter().copied().fold(0.0, f64::max);
+    rates.into_iter().map(|r| if most > 0.0 { r / most } else { 0.0 }).collect()
 }
 
 fn draw_circle(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>, only: Option<u16>) {
@@ -62,11 +75,13 @@ fn draw_circle(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: L
         return;
     }
     let t = look.theme;
-    let title = Line::from(vec![Span::styled("Ring  ", t.title), Span::styled(copies_word(model.ring.copies), t.dim)]);
+    let title = Line::from(vec![Span::styled("Ring  ", t.title), Span::styled(copies_word(model), t.dim)]);
     let note = Line::from(Span::styled("slot 0 at the top, clockwise", t.dim));
     let inner = panel::panel(buf, area, look, false, title, note);
     let cursor = Slot(model.ring.cursor);
-    let picture = circle::Circle { table: &c.table, copies: model.ring.copies, cursor, only };
+    let heat = model.ring.heat.then(|| heat(c));
+    let copies = model.ring.copies;
+    let picture = circle::Circle { table: &c.table, copies, cursor, only, plan: None, heat: heat.as_deref() };
     let middle = circle::draw(buf, inner, look, picture);
     let mut lines = vec![Line::from(Span::styled(format!("slot {cursor}"), t.title))];
     let b = c.table.brief(cursor);
@@ -98,14 +113,17 @@ fn holder_style(look: Look<'_>, place: u16) -> Style {
 
 fn draw_map(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>, only: Option<u16>) {
     let t = look.theme;
-    let title = Line::from(vec![Span::styled("Slots  ", t.title), Span::styled(copies_word(model.ring.copies), t.dim)]);
-    let note = Line::from(Span::styled("A-Z leaving  _ none", t.dim));
+    let title = Line::from(vec![Span::styled("Slots  ", t.title), Span::styled(copies_word(model), t.dim)]);
+    let note = if model.ring.heat { "higher is hotter" } else { "A-Z leaving  _ none" };
+    let note = Line::from(Span::styled(note, t.dim));
     let inner = panel::panel(buf, area, look, model.panel() == Panel::Map, title, note);
     if !c.table.known() {
         widget::text(buf, inner.x, inner.y, inner.width, "no slot table came yet", t.dim, look.glyph.more);
         return;
     }
-    let map = slotmap::SlotMap { table: &c.table, copies: model.ring.copies, cursor: Slot(model.ring.cursor), only };
+    let heat = model.ring.heat.then(|| heat(c));
+    let (copies, cursor) = (model.ring.copies, Slot(model.ring.cursor));
+    let map = slotmap::SlotMap { table: &c.table, copies, cursor, only, plan: None, heat: heat.as_deref() };
     slotmap::draw(buf, inner, look, map);
 }
 
@@ -326,7 +344,7 @@ fn draw_detail(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: L
         ]),
         None => Line::from(Span::styled(format!("Slot {slot}"), t.title)),
     };
-    let note = Line::from(Span::styled("w which key?   v owner/backup", t.dim));
+    let note = Line::from(Span::styled("w which key?   v owner/backup/heat", t.dim));
     let inner = panel::panel(buf, area, look, false, title, note);
     let b = c.table.brief(slot);
     let mut facts = vec![holder("primary ", c, look, b.primary, 0), holder("backup ", c, look, b.backup, 0)];

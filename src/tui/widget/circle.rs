@@ -37,6 +37,10 @@ pub struct Circle<'a> {
     pub cursor: Slot,
     /// Only this owner stands out, if any.
     pub only: Option<u16>,
+    /// Who would get each slot by a plan; drawn instead of what is on its way.
+    pub plan: Option<&'a [u16]>,
+    /// How busy each owner is, 0 to 1, by place; drawn instead of its colour.
+    pub heat: Option<&'a [f64]>,
 }
 
 /// Draws the circle in the middle of the area; returns the area free for words inside it.
@@ -104,7 +108,7 @@ fn bands(dots: &mut Dots, place: Place, look: Look<'_>, circle: Circle<'_>) {
             let angle = dx.atan2(dy).rem_euclid(TAU);
             let slot = Slot(((angle / TAU * SLOTS as f64) as usize).min(SLOTS - 1) as u16);
             let brief = circle.table.brief(slot);
-            let band = if brief.next != NOBODY { BAND_THICK } else { BAND };
+            let band = if brief.next != NOBODY && circle.plan.is_none() { BAND_THICK } else { BAND };
             let holder = if part >= band {
                 // Without colours a blank between runs is what tells them apart.
                 if !look.theme.has_colour() && edge(circle, slot, place.radius * part) {
@@ -112,9 +116,10 @@ fn bands(dots: &mut Dots, place: Place, look: Look<'_>, circle: Circle<'_>) {
                 }
                 brief.holder(circle.copies)
             } else if (COMING.0..=COMING.1).contains(&part) {
-                match brief.learner {
+                let coming = circle.plan.map_or(brief.learner, |p| p.get(slot.ix()).copied().unwrap_or(NOBODY));
+                match coming {
                     NOBODY => continue,
-                    learner => learner,
+                    coming => coming,
                 }
             } else {
                 continue;
@@ -124,7 +129,10 @@ fn bands(dots: &mut Dots, place: Place, look: Look<'_>, circle: Circle<'_>) {
                 (NOBODY, _) if part < 0.95 => continue,
                 (NOBODY, _) => look.theme.bad,
                 (_, Some(only)) if only != holder => look.theme.bar_off,
-                (_, _) => look.theme.owner(usize::from(holder)),
+                (_, _) => match circle.heat {
+                    Some(heat) => look.theme.heat(heat.get(usize::from(holder)).copied().unwrap_or(0.0)),
+                    None => look.theme.owner(usize::from(holder)),
+                },
             };
             dots.set(i32::from(x), i32::from(y), style);
         }

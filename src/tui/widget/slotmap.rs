@@ -21,6 +21,10 @@ pub struct SlotMap<'a> {
     pub cursor: Slot,
     /// Only this owner stands out, if any.
     pub only: Option<u16>,
+    /// Who would get each slot by a plan; what would go is drawn as leaving.
+    pub plan: Option<&'a [u16]>,
+    /// How busy each owner is, 0 to 1, by place; drawn as height instead of its letter.
+    pub heat: Option<&'a [f64]>,
 }
 
 /// Draws as many rows as fit.
@@ -36,8 +40,12 @@ pub fn draw(buf: &mut Buffer, area: Rect, look: Look<'_>, map: SlotMap<'_>) {
                 break;
             }
             let at = usize::from(row * MAP_COLUMNS + column);
-            let cell = map.table.cell(at, map.copies);
-            let letter = SlotTable::letter(cell.holder);
+            let mut cell = map.table.cell(at, map.copies);
+            if let Some(plan) = map.plan {
+                cell.leaving = plan.iter().skip(at * CELL_SLOTS).take(CELL_SLOTS).any(|p| *p != NOBODY);
+            }
+            let heat = map.heat.and_then(|h| h.get(usize::from(cell.holder)).copied());
+            let letter = heat.map_or(SlotTable::letter(cell.holder), |h| look.glyph.level(h, 1.0));
             let letter = match (cell.orphan && cell.holder != NOBODY, cell.leaving) {
                 // One slot in the cell that nobody serves is worth more than who has the rest.
                 (true, _) => '!',
@@ -47,7 +55,7 @@ pub fn draw(buf: &mut Buffer, area: Rect, look: Look<'_>, map: SlotMap<'_>) {
             let mut style = match (cell.orphan || cell.holder == NOBODY, map.only) {
                 (true, _) => look.theme.bad,
                 (false, Some(only)) if only != cell.holder => look.theme.dim,
-                (false, _) => look.theme.owner(usize::from(cell.holder)),
+                (false, _) => heat.map_or(look.theme.owner(usize::from(cell.holder)), |h| look.theme.heat(h)),
             };
             if cell.leaving || map.only == Some(cell.holder) {
                 style = style.add_modifier(Modifier::BOLD);

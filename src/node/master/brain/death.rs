@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::moves::is_drained;
 use super::{Brain, Command, ConnId, ProbeOutcome, Purpose, Turn};
 use crate::node::clock::Mono;
 use crate::node::master::entry::Act;
@@ -100,6 +101,17 @@ impl Brain {
         if gathering {
             return;
         }
+        // Who was drained and is silent has left: that is no death.
+        let (drained, silent): (Vec<Ref>, Vec<Ref>) =
+            v.proven.iter().chain(&v.expired).cloned().partition(|n| is_drained(t.state, n));
+        for node in &drained {
+            self.gone(t, node);
+        }
+        if silent.is_empty() {
+            return;
+        }
+        v.proven.retain(|n| !drained.contains(n));
+        v.expired.retain(|n| !drained.contains(n));
         if self.holds_mass_death(t, &v) {
             v.suspects.append(&mut v.expired);
         }

@@ -1,6 +1,7 @@
 //! Slots that nobody holds: the first hand-out, and orphans whose last holder is known gone (PROTOCOL section 7).
 
 use super::{Brain, Purpose, Turn};
+use crate::node::cache::slot::PROMISE_MS;
 use crate::node::clock::Mono;
 use crate::node::master::entry::Act;
 use crate::node::master::operation::{formation, hand_outs, may_hold};
@@ -40,7 +41,10 @@ impl Brain {
             return;
         }
         let gone = self.trials.proven(&self.elsewhere());
-        let runs = hand_outs(state, &gone, &self.shunned(now, state));
+        // Lives that stopped by plan confirmed that they serve nothing, and their promises to others bound nobody but them:
+        // no lease that one of them granted is longer than a promise, and this leader began after they confirmed.
+        let over = self.leading_since().is_some_and(|since| now.ms_since(since) > PROMISE_MS);
+        let runs = hand_outs(state, &gone, &self.shunned(now, state), over);
         if !runs.is_empty() {
             self.propose(t, Purpose::HandOut, Act::HandOut { gone, runs });
         }

@@ -2,7 +2,7 @@
 
 use crate::node::clock::Mono;
 use crate::node::master::entry::{Applied, Entry};
-use crate::proto::control::{AddCacheServer, Complain, KeepAlive, LearnerReady, Message};
+use crate::proto::control::{AddCacheServer, Complain, KeepAlive, LearnerReady, Message, Relinquish};
 use crate::proto::id::{ClusterId, LeaderId, MasterId, Ref};
 
 /// How often the runtime sends [`Event::Tick`], milliseconds: a fraction of every limit below.
@@ -92,6 +92,13 @@ pub enum Event {
     },
     /// A primary reports learners that are counted and hold everything.
     LearnerReady(LearnerReady),
+    /// A primary gives slots up to the targets of their handovers.
+    Relinquish(Relinquish),
+    /// A drained node says that it goes.
+    Gone {
+        /// Who.
+        node: Ref,
+    },
     /// A primary reports a member that stalls.
     Complain(Complain),
     /// A node confirms that it stopped serving (STOP).
@@ -162,6 +169,13 @@ pub enum Command {
     AnnounceMaster,
     /// Send STOP to these nodes.
     OrderStop {
+        /// The configuration that orders it.
+        cfg_index: u64,
+        /// To whom.
+        nodes: Vec<Ref>,
+    },
+    /// Send SHUTDOWN_CACHE to these nodes, which hold nothing any more.
+    OrderShutdown {
         /// The configuration that orders it.
         cfg_index: u64,
         /// To whom.

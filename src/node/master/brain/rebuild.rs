@@ -21,6 +21,9 @@ pub(super) struct Ready {
     since: u64,
 }
 
+/// What promotions have in common: the operation they count for, how many moves each completes, learner, its `since`.
+type Promotion = (Option<u64>, u8, Ref, u64);
+
 impl Brain {
     /// Keeps what fits the state; the primary repeats the rest with what it then stands at.
     pub(super) fn learner_ready(&mut self, state: &State, msg: &LearnerReady) {
@@ -39,27 +42,30 @@ impl Brain {
         if self.ready.is_empty() || self.is_busy(|p| matches!(p, Purpose::Promote)) {
             return;
         }
-        let mut by_copy: BTreeMap<(Ref, u64), Vec<(usize, u64)>> = BTreeMap::new();
+        let rebuild = open_rebuild(state).map(|(id, _)| id);
+        // By operation first: an entry counts for one.
+        let mut by_copy: BTreeMap<Promotion, Vec<(usize, u64)>> = BTreeMap::new();
         let mut left = PROMOTIONS_MAX;
         while let Some((slot, ready)) = self.ready.pop_first() {
             if fits(state, slot.ix(), &ready) {
-                by_copy.entry((ready.learner, ready.since)).or_default().push((slot.ix(), ready.cver));
+                let (op, completes) = match self.completes(state, slot.ix(), &ready.learner) {
+                    Some((op, moves)) => (Some(op), moves),
+                    None => (rebuild, 1),
+                };
+                let key = (op, completes, ready.learner, ready.since);
+                by_copy.entry(key).or_default().push((slot.ix(), ready.cver));
                 left -= 1;
             }
             if left == 0 {
                 break;
             }
         }
-        let changes: Vec<SlotChange> = by_copy
-            .into_iter()
-            .map(|((learner, since), slots)| SlotChange {
-                change: Change::PromoteLearner { learner, since },
-                runs: runs(slots),
-                completes: true,
-            })
-            .collect();
-        if !changes.is_empty() {
-            let op = open_rebuild(state).map(|(id, _)| id);
+        let mut by_op: BTreeMap<Option<u64>, Vec<SlotChange>> = BTreeMap::new();
+        for ((op, completes, learner, since), slots) in by_copy {
+            let change = Change::PromoteLearner { learner, since };
+            by_op.entry(op).or_default().push(SlotChange { change, runs: runs(slots), completes });
+        }
+        for (op, changes) in by_op {
             self.propose(t, Purpose::Promote, Act::Change { op, changes });
         }
     }

@@ -12,13 +12,14 @@ use crate::node::master::entry::Applied;
 use crate::node::master::heartbeat::{DEAD_MS, SUSPECT_MS};
 use crate::node::master::report::{RaftFacts, status};
 use crate::node::master::state::tests::check_step;
-use crate::proto::control::{AddCacheServer, Complain, KeepAlive, LearnerReady};
+use crate::proto::control::{AddCacheServer, Complain, KeepAlive, LearnerReady, Relinquish, ShutdownCache};
 use crate::proto::id::{HomeId, Incarnation};
 use crate::proto::operation::OperationState;
 use crate::proto::stats::NodeStats;
 use crate::proto::status::{Health, MasterStatus, NodeState};
 use crate::proto::view::{Config, Phase, SlotState};
 
+mod moving;
 mod scenarios;
 
 const SLOTS_OF_TEST: usize = 64;
@@ -78,6 +79,9 @@ struct Node {
     last_beat: Mono,
     /// Since when a copy is under way: slot, learner, since.
     copies: BTreeMap<(usize, Ref, u64), Mono>,
+    standby: bool,
+    /// It gives nothing up, as if its backup never confirmed.
+    clings: bool,
 }
 
 enum Happening {
@@ -85,6 +89,7 @@ enum Happening {
     ToBrain(Event),
     View { node: NodeId, life: u64, cfg: Rc<Config> },
     Stop { node: NodeId, life: u64 },
+    Shutdown { node: NodeId, life: u64, cfg_index: u64 },
 }
 
 struct World {
@@ -170,6 +175,8 @@ impl World {
             report_at: self.now,
             last_beat: self.now,
             copies: BTreeMap::new(),
+            standby: false,
+            clings: false,
         };
         self.nodes.insert(id(n), node);
     }
@@ -276,6 +283,11 @@ impl World {
                     self.later(3, Happening::Stop { life: node.incarnation.0, node: node.id });
                 }
             }
+            Command::OrderShutdown { cfg_index, nodes } => {
+                for node in nodes {
+                    self.later(3, Happening::Shutdown { life: node.incarnation.0, node: node.id, cfg_index });
+                }
+            }
             Command::Redirect { conn, .. } => {
                 let at = self.now.plus_ms(50);
                 if let Some(n) = self.nodes.values_mut().find(|n| n.conn == Some(conn)) {
@@ -368,6 +380,21 @@ impl World {
                         n.view = Some(cfg);
                     }
                 }
+                Happening::Shutdown { node, life, cfg_index } => {
+                    let n = &self.nodes[&node];
+                    let knows = n.view.as_ref().is_some_and(|v| v.cfg_index >= cfg_index);
+                    if n.life == life && n.running && !n.paused && !n.cut && knows {
+                        let me = Ref { id: node.clone(), incarnation: Incarnation(life) };
+                        // I11: told to go only when it holds nothing, by what the log says too.
+                        assert!(self.state.cfg.slots.iter().all(|s| s.replica(&me).is_none()));
+                        // Half of them die before they can say so.
+                        if self.rng.random_bool(0.5) {
+                            self.later(1, Happening::ToBrain(Event::Gone { node: me }));
+                        }
+                        let n: u8 = node.as_str()[1..].parse().unwrap();
+                        self.kill(n);
+                    }
+                }
                 Happening::Stop { node, life } => {
                     let n = &self.nodes[&node];
                     if n.life == life && n.running && !n.paused && !n.cut {
@@ -406,7 +433,7 @@ impl World {
                     peer_addr: addr_of(id),
                     zone: String::new(),
                     weight: 1.0,
-                    standby: false,
+                    standby: n.standby,
                 };
                 let conn = self.conns;
                 self.later(1, Happening::ToBrain(Event::Register { conn, id: 1, msg }));
@@ -435,6 +462,7 @@ impl World {
         if n.report_at <= now {
             n.report_at = now.plus_ms(50);
             self.report(&me, &view);
+            self.relinquish(&me, &view);
         }
     }
 
@@ -460,6 +488,26 @@ impl World {
         for (learner, slots) in ready {
             let msg = LearnerReady { primary: me.clone(), learner, slots };
             self.later(1, Happening::ToBrain(Event::LearnerReady(msg)));
+        }
+    }
+
+    /// A primary gives up what it shall, once the target is there.
+    fn relinquish(&mut self, me: &Ref, view: &Config) {
+        if self.nodes[&me.id].clings {
+            return;
+        }
+        let there =
+            |to: &Ref| self.nodes.get(&to.id).is_some_and(|n| n.running && !n.paused && n.life == to.incarnation.0);
+        let gives = |s: &SlotState| s.primary.as_ref() == Some(me) && s.handover_to.as_ref().is_some_and(there);
+        let slots: Vec<(Slot, u64, u64)> = view
+            .slots
+            .iter()
+            .enumerate()
+            .filter(|(_, s)| gives(s))
+            .map(|(ix, s)| (Slot(ix as u16), s.cver, 0))
+            .collect();
+        if !slots.is_empty() {
+            self.later(1, Happening::ToBrain(Event::Relinquish(Relinquish { primary: me.clone(), slots })));
         }
     }
 

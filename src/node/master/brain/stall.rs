@@ -49,6 +49,11 @@ impl Stalls {
         self.shunned.iter().filter(move |(_, until)| **until > now).map(|(id, _)| id.clone())
     }
 
+    /// A node gets nothing new for a while.
+    pub(super) fn shun(&mut self, id: NodeId, now: Mono) {
+        self.shunned.insert(id, now.plus_ms(SHUN_MS));
+    }
+
     fn accusers(&self, of: &Ref) -> usize {
         self.complaints.keys().filter(|(_, about)| about == of).map(|(from, _)| from).collect::<BTreeSet<_>>().len()
     }
@@ -96,7 +101,7 @@ impl Brain {
         } else {
             (&about, Change::RemoveMember { node: about.clone() })
         };
-        self.stalls.shunned.insert(goes.id.clone(), now.plus_ms(SHUN_MS));
+        self.stalls.shun(goes.id.clone(), now);
         let text = format!(
             "{} stalls between {from_id} and {about_id}: {n} slots go on without it",
             goes.id,
@@ -105,7 +110,7 @@ impl Brain {
             n = slots.len()
         );
         let note = Act::Note { severity: Severity::Warn, kind: "stalled".into(), subject: goes.id.to_string(), text };
-        let changes = vec![SlotChange { change, runs: runs(slots), completes: false }];
+        let changes = vec![SlotChange { change, runs: runs(slots), completes: 0 }];
         self.propose(t, Purpose::Stall, Act::Change { op: None, changes });
         self.propose(t, Purpose::Note, note);
     }

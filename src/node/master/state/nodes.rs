@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::node::master::entry::{Answer, Registration};
+use crate::node::mutant::{self, Mutant};
 use crate::proto::error::Failure;
 use crate::proto::event::Severity;
 use crate::proto::id::{Incarnation, NodeId, Ref};
+use crate::proto::operation::OperationKind;
 use crate::proto::status::NodeState;
 use crate::proto::view::{Member, Phase};
 
@@ -27,6 +29,8 @@ pub const WEIGHT_MIN: f64 = 0.01;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Dead,
+    /// As dead, but the node is not wanted back.
+    Removed,
     ByPlan,
 }
 
@@ -61,6 +65,9 @@ impl State {
                     if m.home != r.home {
                         return Err(Failure::new("ID_IN_USE", format!("a live node is called {} already", r.node.id))
                             .hint("give this node another --id, or stop the other one"));
+                    }
+                    if mutant::is(Mutant::IgnoreIncarnation) {
+                        self.rename(&old, &r.node);
                     }
                     self.bury(cx, std::slice::from_ref(&old), &[], End::Dead, "a new process runs in its home");
                 }
@@ -101,6 +108,14 @@ impl State {
             format!("{} joined {again}from {}", r.node.id, r.addr),
         );
         Ok(())
+    }
+
+    /// What must never be: a new life in the place of the old one.
+    fn rename(&mut self, old: &Ref, new: &Ref) {
+        for s in &mut self.cfg.slots {
+            let all = s.insync.iter_mut().chain(&mut s.learners).map(|r| &mut r.node);
+            all.chain(&mut s.primary).filter(|n| *n == old).for_each(|n| n.clone_from(new));
+        }
     }
 
     /// The same life says again who it is. Its peer address is evidence (section 7) and stays what it was.
@@ -165,7 +180,7 @@ impl State {
         }
         for node in dead.keys() {
             if let Some(m) = self.cfg.members.get_mut(&node.id) {
-                m.state = if by_plan { NodeState::Left } else { NodeState::Dead };
+                m.state = if end == End::Dead { NodeState::Dead } else { NodeState::Left };
             }
             self.buried.push_back(node.clone());
             while self.buried.len() > BURIED_KEPT {
@@ -181,6 +196,17 @@ impl State {
         if orphaned > 0 && !by_plan {
             let text = format!("{orphaned} slots have no holder left and answer CLUSTERDOWN");
             cx.event(self, Severity::Error, "slots-orphaned", "", text);
+        }
+    }
+
+    /// Declares nodes dead on an operator's word. Their processes find themselves gone by plan, and end.
+    pub(super) fn remove(&mut self, cx: &mut Apply<'_>, nodes: &[Ref]) {
+        if self.cfg.stopping {
+            return cx.refuse("STOPPING", "the cluster is being stopped");
+        }
+        self.bury(cx, nodes, &[], End::Removed, "removed by force");
+        for node in nodes.iter().filter(|n| !self.cfg.is_live(n)) {
+            self.admitted.remove(&node.id);
         }
     }
 
@@ -251,6 +277,19 @@ impl State {
         cx.done.cfg_changed = true;
         let text = if on { format!("{id} is being drained") } else { format!("{id} stays") };
         cx.event(self, Severity::Info, "node-draining", id.as_str(), text);
+    }
+
+    /// A scale operation begins, or (off) was given up: standby nodes are admitted, nodes to be removed are drained.
+    pub(super) fn enlist(&mut self, cx: &mut Apply<'_>, kind: OperationKind, nodes: &[NodeId], on: bool) {
+        for id in nodes {
+            let Some(m) = self.cfg.members.get(id) else { continue };
+            match (kind, on, m.state) {
+                (OperationKind::ScaleOut, true, _) => self.admit(cx, id),
+                (OperationKind::ScaleIn, true, NodeState::Up | NodeState::Joining | NodeState::Standby)
+                | (OperationKind::ScaleIn, false, NodeState::Draining) => self.drain(cx, id, on),
+                _ => {}
+            }
+        }
     }
 
     pub(super) fn node_left(&mut self, cx: &mut Apply<'_>, node: &Ref) {

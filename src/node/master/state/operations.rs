@@ -5,6 +5,7 @@ use crate::proto::error::Failure;
 use crate::proto::event::Severity;
 use crate::proto::id::NodeId;
 use crate::proto::operation::{OperationKind, OperationState};
+use crate::proto::plan::Move;
 
 use super::{Apply, Operation, State};
 
@@ -15,6 +16,7 @@ pub const OPERATIONS_CLOSED_KEPT: usize = 50;
 
 impl State {
     pub(super) fn operation(&mut self, cx: &mut Apply<'_>, step: &OperationStep) {
+        let index = cx.index;
         let answer = match step {
             OperationStep::Create { kind, nodes, slots_total, moves_digest } => {
                 self.create_operation(cx, *kind, nodes, *slots_total, *moves_digest)
@@ -42,17 +44,45 @@ impl State {
                 answer
             }
             OperationStep::Cancel { id } => {
-                let answer = self.steer(*id, |op| match op.kind {
-                    OperationKind::Rebuild => {
+                let answer = self.steer(*id, |op| match (op.kind, op.state) {
+                    (OperationKind::Rebuild, _) => {
                         Err(Failure::new("UNSAFE", "a rebuild makes slots safe and can't be cancelled")
                             .hint("pause it instead: cachectl ops pause ID"))
                     }
-                    _ => Ok(Some(OperationState::Cancelled)),
+                    // Nothing of it was begun.
+                    (_, OperationState::Planned) if op.moves.is_none() => Ok(Some(OperationState::Cancelled)),
+                    _ => {
+                        op.cancelling = true;
+                        op.reason = Some("cancelled: what is under way is finished first".into());
+                        Ok(Some(OperationState::Running))
+                    }
                 });
                 self.close(cx, *id, &answer);
                 answer
             }
-            OperationStep::Pause { id } => self.steer(*id, |_| Ok(Some(OperationState::Paused))),
+            OperationStep::Cancelled { id } => {
+                let answer = self.steer(*id, |op| {
+                    op.reason = None;
+                    Ok(op.cancelling.then_some(OperationState::Cancelled))
+                });
+                self.close(cx, *id, &answer);
+                answer
+            }
+            OperationStep::Plan { id, moves, members } => self.steer(*id, |op| {
+                op.slots_total = op.slots_done + count(moves);
+                op.moves = Some(moves.clone());
+                op.members = *members;
+                op.planned_at = index;
+                Ok(None)
+            }),
+            OperationStep::Copied { id, keys, bytes } => self.steer(*id, |op| {
+                (op.keys_done, op.bytes_done) = (*keys, *bytes);
+                Ok(None)
+            }),
+            OperationStep::Pause { id } => self.steer(*id, |op| match op.cancelling {
+                true => Err(Failure::new("CLOSED", "it is being cancelled")),
+                false => Ok(Some(OperationState::Paused)),
+            }),
             OperationStep::Resume { id } => {
                 self.steer(*id, |op| Ok((op.state == OperationState::Paused).then_some(OperationState::Planned)))
             }
@@ -103,6 +133,12 @@ impl State {
                 slots_total,
                 slots_done: 0,
                 moves_digest,
+                moves: None,
+                planned_at: 0,
+                members: 0,
+                cancelling: false,
+                keys_done: 0,
+                bytes_done: 0,
                 reason: None,
                 by: cx.by.map(str::to_owned),
                 created_ms: cx.at_ms,
@@ -140,12 +176,20 @@ impl State {
         let (Answer::Done, Some(op)) = (answer, self.operations.get_mut(&id)) else {
             return;
         };
+        if op.state.is_open() {
+            return;
+        }
+        op.moves = None;
         op.ended_ms = cx.at_ms;
         let severity = if op.state == OperationState::Failed { Severity::Error } else { Severity::Info };
         let (kind, state, moves) = (op.kind, op.state, op.slots_done);
         let mut text = format!("operation {id} {} {}: {moves} slot moves", kind.as_str(), state.as_str());
         if let Some(reason) = &op.reason {
             text = format!("{text}; {reason}");
+        }
+        if state != OperationState::Done {
+            let nodes = op.nodes.clone();
+            self.enlist(cx, kind, &nodes, false);
         }
         let done_rebuild = kind == OperationKind::Rebuild && state == OperationState::Done;
         cx.event(self, severity, if done_rebuild { "rebuilt" } else { "operation" }, &id.to_string(), text);
@@ -170,6 +214,8 @@ impl State {
             }
         }
         for (id, kind) in started {
+            let nodes = self.operations.get(&id).map(|o| o.nodes.clone()).unwrap_or_default();
+            self.enlist(cx, kind, &nodes, true);
             cx.event(
                 self,
                 Severity::Info,
@@ -179,6 +225,11 @@ impl State {
             );
         }
     }
+}
+
+/// Slot moves that somebody takes: one that nobody can take is none.
+pub fn count(moves: &[Move]) -> u64 {
+    moves.iter().filter(|m| m.to.is_some()).map(|m| m.slots() as u64).sum()
 }
 
 fn refused(code: &str, message: impl Into<String>) -> Answer {

@@ -78,7 +78,7 @@ impl Log {
 
     pub(in crate::node::master) fn change(&mut self, change: Change, first: u16, last: u16) -> Applied {
         let runs = vec![run(&self.state, first, last)];
-        self.act(Act::Change { op: None, changes: vec![SlotChange { change, runs, completes: false }] })
+        self.act(Act::Change { op: None, changes: vec![SlotChange { change, runs, completes: 0 }] })
     }
 
     pub(in crate::node::master) fn dead(&mut self, dead: &[Ref]) -> Applied {
@@ -122,7 +122,9 @@ pub(in crate::node) fn check_step(before: &State, after: &State, entry: &Entry, 
                 && old.phase == Phase::Handover
                 && old.primary.as_ref().is_some_and(|p| new.in_sync(p));
             // No wait after a switch, where the old primary stayed in sync, and where nobody ever was primary.
-            assert_eq!(new.clean, switched || matches!(entry.act, Act::Form { .. }));
+            // A hand-out is clean only where the slot was given up by plan.
+            let planned = matches!(entry.act, Act::HandOut { .. }) && old.last_holder.is_none() && new.clean;
+            assert_eq!(new.clean, switched || planned || matches!(entry.act, Act::Form { .. }));
             assert_eq!(new.returned, matches!(entry.act, Act::NodeBack { .. }));
         }
         // Shape, and I2: members are live.
@@ -318,7 +320,7 @@ fn what_differs_is_skipped_and_the_rest_applies() {
     log.change(Change::AddLearner { node: n(3) }, 1, 2);
     let cver = log.slot(0).cver;
     let runs = vec![Run { first: Slot(0), last: Slot(3), cver }];
-    let changes = vec![SlotChange { change: Change::AddLearner { node: n(3) }, runs, completes: false }];
+    let changes = vec![SlotChange { change: Change::AddLearner { node: n(3) }, runs, completes: 0 }];
     let done = log.act(Act::Change { op: None, changes });
     assert_eq!(done.skipped, vec![Slot(1), Slot(2)]);
     assert_eq!((log.slot(0).learners.len(), log.slot(3).learners.len()), (1, 1));
@@ -332,7 +334,7 @@ fn a_handover_switches_once_and_only_at_its_cver() {
     let stale = run(&log.state, 0, 3);
     log.change(Change::Handover { to: n(2) }, 0, 3);
     // COUNTEREXAMPLES 5: a switch that expects an older cver.
-    let changes = vec![SlotChange { change: Change::Switch { to: n(2) }, runs: vec![stale], completes: false }];
+    let changes = vec![SlotChange { change: Change::Switch { to: n(2) }, runs: vec![stale], completes: 0 }];
     assert_eq!(log.act(Act::Change { op: None, changes }).skipped.len(), 4);
     let done = log.change(Change::Switch { to: n(2) }, 0, 1);
     let s = log.slot(0);
@@ -383,7 +385,7 @@ fn orphans_are_handed_out_only_when_their_holder_is_gone() {
     log.dead(&[n(2), n(1)]);
     let hand_out = |log: &Log, gone: &[Ref]| Act::HandOut {
         gone: gone.to_vec(),
-        runs: vec![HandedOut { run: run(&log.state, 0, 7), to: n(3), learner: None }],
+        runs: vec![HandedOut { run: run(&log.state, 0, 7), to: n(3), backup: None, clean: false }],
     };
     let act = hand_out(&log, &[]);
     assert_eq!(log.act(act.clone()).skipped.len(), 8);
@@ -404,9 +406,9 @@ fn a_new_life_in_the_same_home_proves_the_old_one_gone() {
     log.act(Act::Register(registration(life(1, 2), 1)));
     assert_eq!(log.state.holders[&n(1)].gone, Some(Gone::NewLife));
     assert_eq!(code(&log.act(Act::NodeBack { node: n(1) })), "FENCED");
-    let runs = vec![HandedOut { run: run(&log.state, 0, 7), to: life(1, 2), learner: Some(n(3)) }];
+    let runs = vec![HandedOut { run: run(&log.state, 0, 7), to: life(1, 2), backup: Some(n(3)), clean: false }];
     assert!(log.act(Act::HandOut { gone: vec![], runs }).skipped.is_empty());
-    assert_eq!(log.slot(0).learners.len(), 1);
+    assert_eq!((refs(&log.slot(0).insync), log.slot(0).clean), (vec![life(1, 2), n(3)], false));
     assert_eq!(log.state.lost_total, 8);
 }
 
@@ -420,7 +422,7 @@ fn a_new_life_from_another_home_proves_nothing() {
     assert_eq!(code(&log.act(Act::NodeBack { node: n(1) })), "FENCED");
     assert_eq!(log.act(Act::Forget { node: id(1) }).answer, Answer::Done);
     assert!(log.state.cfg.is_live(&life(1, 2)));
-    let runs = vec![HandedOut { run: run(&log.state, 0, 7), to: n(3), learner: None }];
+    let runs = vec![HandedOut { run: run(&log.state, 0, 7), to: n(3), backup: None, clean: false }];
     assert!(log.act(Act::HandOut { gone: vec![], runs }).skipped.is_empty());
 }
 
@@ -448,7 +450,7 @@ fn a_planned_stop_loses_nothing_and_the_next_registration_ends_it() {
     assert_eq!(log.state.cfg.members[&id(1)].state, NodeState::Left);
     log.act(Act::Register(registration(life(1, 2), 1)));
     assert!(!log.state.cfg.stopping);
-    let runs = vec![HandedOut { run: run(&log.state, 0, 7), to: life(1, 2), learner: None }];
+    let runs = vec![HandedOut { run: run(&log.state, 0, 7), to: life(1, 2), backup: None, clean: false }];
     let done = log.act(Act::HandOut { gone: vec![], runs });
     assert!(done.skipped.is_empty());
     assert_eq!((log.state.lost_total, log.state.stopped.clone()), (0, None));
@@ -510,6 +512,8 @@ fn one_scale_operation_at_a_time_and_rebuilds_go_first() {
     assert_eq!(state(&log, 1), OperationState::Running);
     assert_eq!(code(&log.act(Act::Operation(OperationStep::Cancel { id: 3 }))), "UNSAFE");
     log.act(Act::Operation(OperationStep::Cancel { id: 1 }));
+    assert_eq!(state(&log, 2), OperationState::Planned, "what is under way is finished first");
+    log.act(Act::Operation(OperationStep::Cancelled { id: 1 }));
     assert_eq!((state(&log, 1), state(&log, 2)), (OperationState::Cancelled, OperationState::Running));
     assert_eq!(code(&log.act(Act::Operation(OperationStep::Resume { id: 1 }))), "CLOSED");
     assert_eq!(code(&log.act(Act::Operation(OperationStep::Pause { id: 99 }))), "NO_SUCH_OPERATION");
@@ -525,7 +529,7 @@ fn moves_are_counted_as_they_are_committed() {
     log.change(Change::AddLearner { node: n(3) }, 0, 3);
     let since = log.slot(0).learners[0].since;
     let runs = vec![run(&log.state, 0, 3)];
-    let change = SlotChange { change: Change::PromoteLearner { learner: n(3), since }, runs, completes: true };
+    let change = SlotChange { change: Change::PromoteLearner { learner: n(3), since }, runs, completes: 1 };
     let act = Act::Change { op: Some(1), changes: vec![change] };
     log.act(act.clone());
     log.act(act);
@@ -549,6 +553,7 @@ fn lists_that_grow_are_bounded() {
     assert_eq!(code(&log.act(create(OperationKind::Rebalance))), "TOO_MANY");
     for id in 1..=operations::OPERATIONS_OPEN_MAX as u64 {
         log.act(Act::Operation(OperationStep::Cancel { id }));
+        log.act(Act::Operation(OperationStep::Cancelled { id }));
     }
     assert_eq!(log.state.operations.len(), operations::OPERATIONS_CLOSED_KEPT);
 }
@@ -615,7 +620,7 @@ fn random_act(state: &State, rng: &mut SmallRng) -> Act {
                     10 => Change::RemoveMember { node: some_ref(rng) },
                     _ => Change::Depose { node: slot.primary.clone().unwrap_or_else(|| some_ref(rng)) },
                 };
-                SlotChange { change, runs: vec![r, some_run(rng)], completes: rng.random_bool(0.5) }
+                SlotChange { change, runs: vec![r, some_run(rng)], completes: rng.random_range(0..3) }
             };
             let changes = (0..rng.random_range(1..3)).map(|_| change(rng)).collect();
             Act::Change { op: rng.random_bool(0.5).then(|| rng.random_range(0..4)), changes }
@@ -624,7 +629,8 @@ fn random_act(state: &State, rng: &mut SmallRng) -> Act {
             let handed = HandedOut {
                 run: some_run(rng),
                 to: some_ref(rng),
-                learner: rng.random_bool(0.5).then(|| some_ref(rng)),
+                backup: rng.random_bool(0.5).then(|| some_ref(rng)),
+                clean: rng.random(),
             };
             let gone = if rng.random_bool(0.5) { state.holders.keys().cloned().collect() } else { list(rng) };
             Act::HandOut { gone, runs: vec![handed] }

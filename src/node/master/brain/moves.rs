@@ -1,0 +1,440 @@
+//! Drives the running operation: plans it for the members there are, takes the next steps of its slots, switches what was
+//! relinquished, takes back what hangs, and ends it.
+//!
+//! ```text
+//!  running ─▶ rebuilds go first ─▶ planned for these members? ──no──▶ Plan
+//!                                      │yes
+//!                                      ▼
+//!       steps of slots (moves.rs) ─▶ AddLearner │ Handover │ RemoveMember ─▶ … ─▶ nothing left ─▶ SHUTDOWN_CACHE ─▶ Finish
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use super::{Brain, Command, Purpose, Turn};
+use crate::node::clock::Mono;
+use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
+use crate::node::master::moves::{Batch, Goal, batch, goals, is_scale, members_digest, planned, planned_nodes};
+use crate::node::master::operation::runs;
+use crate::node::master::state::{Operation, State};
+use crate::node::mutant::{self, Mutant};
+use crate::proto::control::Relinquish;
+use crate::proto::id::{NodeId, Ref};
+use crate::proto::operation::{OperationKind, OperationState};
+use crate::proto::slot::Slot;
+use crate::proto::status::NodeState;
+
+/// A handover without a switch for this long is taken back, milliseconds: clients are parked for 4 s.
+pub const ABORT_MS: u64 = 3000;
+/// After a handover was taken back none begins for this long, milliseconds: what hung may hang on.
+pub const AGAIN_MS: u64 = 1000;
+/// A copy that brings nothing new for this long is given up and planned anew, milliseconds: twelve times what the longest stall
+/// of a link may last that is not a death.
+pub const STUCK_MS: u64 = 60_000;
+/// SHUTDOWN_CACHE is said again after so long, milliseconds.
+pub const SHUTDOWN_AGAIN_MS: u64 = 500;
+/// What was copied is put on record so often while an operation runs, milliseconds: a new leader goes on counting from there.
+pub const RECORD_MS: u64 = 5000;
+/// Rates are means over this long, milliseconds.
+const RATE_MS: u64 = 5000;
+/// Slots switched by one entry at most.
+const SWITCHES_MAX: usize = 4096;
+
+/// What a leader knows of the moves beyond the log; lost with its leadership, and found again.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    /// The goals of an operation as it was last planned: id, when it was planned, slot by slot.
+    goals: Option<(u64, u64, Vec<Goal>)>,
+    /// What primaries relinquished, and the `cver` they did so at.
+    relinquished: BTreeMap<Slot, u64>,
+    /// Handovers under way, and since when this leader knows of each; by the slot's place and target.
+    handovers: BTreeMap<(usize, Ref), Mono>,
+    /// No handover begins before.
+    again_at: Mono,
+    shutdown_at: Mono,
+    /// What each primary said that it copied to each node, and when that last changed.
+    copies: BTreeMap<(Ref, NodeId), Copies>,
+    /// Learners, by slot and `since`, and when this leader first saw each.
+    learning: BTreeMap<(usize, u64), Mono>,
+    learned: Option<u64>,
+    stuck_at: Mono,
+    figures: Figures,
+    last_rate: Option<u64>,
+    recorded_at: Mono,
+    /// What the last look at all slots saw and found, so that it is not repeated at every tick.
+    looked: Option<(Seen, Batch)>,
+}
+
+/// What the next steps depend on: the configuration, the plan, who is unfit, and whether only what was begun goes on.
+type Seen = (u64, u64, BTreeSet<NodeId>, bool);
+
+#[derive(Debug, Clone, Copy)]
+struct Copies {
+    keys: u64,
+    bytes: u64,
+    changed: Mono,
+}
+
+/// The progress of the operation that runs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Which; 0 = none.
+    pub operation: u64,
+    /// Keys copied.
+    pub keys_done: u64,
+    /// Bytes copied.
+    pub bytes_done: u64,
+    /// Copies and handovers that were given up and tried again.
+    pub retries: u64,
+    /// (when, bytes copied, moves done), the last seconds of it.
+    samples: VecDeque<(Mono, u64, u64)>,
+}
+
+impl Figures {
+    /// Bytes a second over the last seconds.
+    pub fn rate_bytes_per_s(&self) -> u64 {
+        self.rate(|s| s.1)
+    }
+
+    /// Slot moves in a thousand seconds, likewise.
+    pub fn moves_per_ks(&self) -> u64 {
+        self.rate(|s| s.2 * 1000)
+    }
+
+    fn rate(&self, of: impl Fn(&(Mono, u64, u64)) -> u64) -> u64 {
+        let (Some(first), Some(last)) = (self.samples.front(), self.samples.back()) else { return 0 };
+        let ms = last.0.ms_since(first.0);
+        of(last).saturating_sub(of(first)).saturating_mul(1000).checked_div(ms).unwrap_or(0)
+    }
+}
+
+impl Moves {
+    /// Bytes a second of the last copies, if there were any.
+    pub(super) fn last_rate(&self) -> Option<u64> {
+        self.last_rate.filter(|r| *r > 0)
+    }
+
+    /// Forgets the handovers that are over, and dates the new ones.
+    fn follow(&mut self, state: &State, under_way: &[usize], now: Mono) {
+        let slots = &state.cfg.slots;
+        let mut handovers = BTreeMap::new();
+        for &ix in under_way {
+            if let Some(to) = slots.get(ix).and_then(|s| s.handover_to.clone()) {
+                let since = self.handovers.get(&(ix, to.clone())).copied().unwrap_or(now);
+                handovers.insert((ix, to), since);
+            }
+        }
+        self.handovers = handovers;
+        self.relinquished.retain(|slot, cver| slots.get(slot.ix()).is_some_and(|s| s.cver == *cver));
+    }
+}
+
+/// The scale operation that has the turn.
+pub(super) fn running(state: &State) -> Option<(u64, &Operation)> {
+    let runs = |o: &Operation| matches!(o.state, OperationState::Running | OperationState::Paused);
+    state.operations.iter().find(|(_, o)| is_scale(o) && runs(o)).map(|(id, o)| (*id, o))
+}
+
+impl Brain {
+    /// The progress of the running operation as far as this leader saw it.
+    pub fn figures(&self) -> &Figures {
+        &self.moves.figures
+    }
+
+    /// Keeps what fits the state; the primary repeats the rest with what it then stands at.
+    pub(super) fn relinquish(&mut self, state: &State, msg: &Relinquish) {
+        for &(slot, cver, _seq) in &msg.slots {
+            let fits = |s: &crate::proto::view::SlotState| {
+                s.primary.as_ref() == Some(&msg.primary)
+                    && (s.cver == cver || mutant::is(Mutant::OldRelinquish))
+                    && s.handover_to.is_some()
+            };
+            // The final seq needs no check here: all of ack_set confirmed it, the target among them.
+            if state.cfg.slots.get(slot.ix()).is_some_and(fits) {
+                self.moves.relinquished.insert(slot, state.cfg.slots[slot.ix()].cver);
+            }
+        }
+    }
+
+    /// Whose move the promotion of a learner completes: the operation and how many moves, if it is the running one's.
+    pub(super) fn completes(&mut self, state: &State, ix: usize, learner: &Ref) -> Option<(u64, u8)> {
+        let (id, op) = running(state)?;
+        let goal = self.goals_of(id, op, state.cfg.slots.len()).get(ix)?;
+        let slot = state.cfg.slots.get(ix)?;
+        let wanted = |to: Option<&NodeId>| to == Some(&learner.id);
+        let to_primary = goal.primary.as_ref().map(|(_, to)| to);
+        let to_backup = goal.backup.as_ref().and_then(|(_, to)| to.as_ref());
+        (wanted(to_primary) || wanted(to_backup)).then(|| (id, goal.done_by_promotion(slot, learner)))
+    }
+
+    fn goals_of(&mut self, id: u64, op: &Operation, slots: usize) -> &[Goal] {
+        let known = self.moves.goals.as_ref().is_some_and(|(of, at, _)| (*of, *at) == (id, op.planned_at));
+        if !known {
+            self.moves.goals = Some((id, op.planned_at, goals(op.moves.as_deref().unwrap_or_default(), slots)));
+        }
+        self.moves.goals.as_ref().map_or(&[], |(_, _, goals)| goals)
+    }
+
+    /// Everything about moves, once a step.
+    pub(super) fn move_slots(&mut self, t: &mut Turn<'_>) {
+        let (now, state) = (t.now, t.state);
+        self.moves.follow(state, &self.survey.handovers, now);
+        self.switch(t);
+        self.measure(t);
+        self.give_up_stuck(t);
+        if let Some((id, op)) = running(state) {
+            self.advance(t, id, op);
+        }
+    }
+
+    /// SWITCH what was relinquished; ABORT what hangs.
+    fn switch(&mut self, t: &mut Turn<'_>) {
+        let (now, state) = (t.now, t.state);
+        if self.moves.handovers.is_empty() || self.is_busy(|p| matches!(p, Purpose::Switch)) {
+            return;
+        }
+        let running = running(state);
+        let mut switched: BTreeMap<(Ref, u8), Vec<(usize, u64)>> = BTreeMap::new();
+        let mut late: Vec<(usize, u64)> = Vec::new();
+        let ready: Vec<(usize, Ref, Mono)> =
+            self.moves.handovers.iter().map(|((ix, to), since)| (*ix, to.clone(), *since)).collect();
+        for (ix, to, since) in ready {
+            let Some(slot) = state.cfg.slots.get(ix) else { continue };
+            if self.moves.relinquished.get(&Slot(ix as u16)) == Some(&slot.cver) {
+                let goal = running.and_then(|(id, op)| self.goals_of(id, op, state.cfg.slots.len()).get(ix));
+                let completes = goal.map_or(0, |g| g.done_by_switch(slot, &to));
+                switched.entry((to, completes)).or_default().push((ix, slot.cver));
+            } else if now.ms_since(since) >= ABORT_MS {
+                late.push((ix, slot.cver));
+            }
+            if switched.values().map(Vec::len).sum::<usize>() >= SWITCHES_MAX {
+                break;
+            }
+        }
+        let mut changes: Vec<SlotChange> = switched
+            .into_iter()
+            .map(|((to, completes), slots)| SlotChange { change: Change::Switch { to }, runs: runs(slots), completes })
+            .collect();
+        if !late.is_empty() {
+            self.moves.again_at = now.plus_ms(AGAIN_MS);
+            self.moves.figures.retries += 1;
+            changes.push(SlotChange { change: Change::Abort, runs: runs(late), completes: 0 });
+        }
+        if !changes.is_empty() {
+            self.propose(t, Purpose::Switch, Act::Change { op: running.map(|(id, _)| id), changes });
+        }
+    }
+
+    fn advance(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
+        let (now, state) = (t.now, t.state);
+        if self.is_busy(|p| matches!(p, Purpose::Moves | Purpose::Scale)) {
+            return;
+        }
+        let finish = op.cancelling || op.state == OperationState::Paused;
+        if !finish && self.is_rebuilding(state) {
+            return self.say_why(t, id, op, Some("a rebuild goes first".into()));
+        }
+        let nodes = planned_nodes(&state.cfg, op.kind, &registered(state, &op.nodes));
+        let members = members_digest(&state.cfg, &nodes);
+        if !finish && (op.moves.is_none() || op.members != members) {
+            let goals = self.goals_of(id, op, state.cfg.slots.len());
+            let moves = planned(&state.cfg, goals, &nodes).moves;
+            return self.propose(t, Purpose::Scale, Act::Operation(OperationStep::Plan { id, moves, members }));
+        }
+        let mut unfit = self.shunned(now, state);
+        if self.moves.again_at > now {
+            let hung = state.cfg.members.keys().cloned();
+            unfit.extend(hung);
+        }
+        let seen = (state.cfg.cfg_index, op.planned_at, unfit, finish);
+        let looked = self.moves.looked.take().filter(|(s, _)| *s == seen);
+        let next = match looked {
+            Some((_, next)) => next,
+            None => batch(&state.cfg, self.goals_of(id, op, state.cfg.slots.len()), &seen.2, finish),
+        };
+        if !next.changes.is_empty() {
+            return self.propose(t, Purpose::Moves, Act::Change { op: Some(id), changes: next.changes });
+        }
+        self.moves.looked = Some((seen, next.clone()));
+        if next.running + next.waiting == 0 {
+            return match (op.state, op.cancelling) {
+                (_, true) => self.close(t, OperationStep::Cancelled { id }, id, op),
+                (OperationState::Paused, _) => {}
+                _ => self.finish(t, id, op),
+            };
+        }
+        let reason = if next.unfit.is_empty() || finish {
+            None
+        } else if self.moves.again_at > now {
+            Some("a handover hung and was taken back; it is tried again".to_owned())
+        } else {
+            let names = next.unfit.iter().map(NodeId::as_str).collect::<Vec<_>>().join(", ");
+            Some(format!("{names} does not answer well enough to be given slots"))
+        };
+        if !op.cancelling {
+            self.say_why(t, id, op, reason);
+        }
+    }
+
+    /// Whether slots without a backup are getting one: they go first.
+    fn is_rebuilding(&self, state: &State) -> bool {
+        let paused = |o: &Operation| o.kind == OperationKind::Rebuild && o.state == OperationState::Paused;
+        let copied = self.survey.solo > self.survey.lacking.len() as u64;
+        let hopeless = self.fruitless.as_ref().is_some_and(|(index, _)| *index == state.cfg.cfg_index);
+        self.survey.solo > 0 && !state.operations.values().any(paused) && (copied || !hopeless)
+    }
+
+    fn say_why(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation, reason: Option<String>) {
+        if reason != op.reason {
+            let step = OperationStep::Progress { id, slots_total: None, reason: Some(reason.unwrap_or_default()) };
+            self.propose(t, Purpose::Scale, Act::Operation(step));
+        }
+    }
+
+    /// All slots are where they shall be. Nodes that were drained go before the operation ends.
+    fn finish(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
+        let (now, state) = (t.now, t.state);
+        if op.kind == OperationKind::ScaleIn {
+            let here = op.nodes.iter().filter_map(|n| state.cfg.current(n)).filter(|n| state.cfg.is_live(n));
+            let here: Vec<Ref> = here.collect();
+            let holding: Vec<&str> = here
+                .iter()
+                .filter(|n| state.cfg.slots.iter().any(|s| s.replica(n).is_some()))
+                .map(|n| n.id.as_str())
+                .collect();
+            if !holding.is_empty() {
+                let why = format!("no other node can take what {} holds", holding.join(", "));
+                return self.say_why(t, id, op, Some(why));
+            }
+            if !here.is_empty() {
+                if self.moves.shutdown_at <= now {
+                    self.moves.shutdown_at = now.plus_ms(SHUTDOWN_AGAIN_MS);
+                    t.say(Command::OrderShutdown { cfg_index: state.cfg.cfg_index, nodes: here });
+                }
+                return;
+            }
+        }
+        self.close(t, OperationStep::Finish { id, done: true, reason: None }, id, op);
+    }
+
+    /// The last figures go on record before an operation ends.
+    fn close(&mut self, t: &mut Turn<'_>, step: OperationStep, id: u64, op: &Operation) {
+        let f = &self.moves.figures;
+        let (keys, bytes) = (f.keys_done, f.bytes_done);
+        let step = if f.operation == id && (op.keys_done, op.bytes_done) != (keys, bytes) {
+            OperationStep::Copied { id, keys, bytes }
+        } else {
+            step
+        };
+        self.propose(t, Purpose::Scale, Act::Operation(step));
+    }
+
+    /// A drained node says that it goes, or fell silent: it left, and did not die.
+    pub(super) fn gone(&mut self, t: &mut Turn<'_>, node: &Ref) {
+        if is_drained(t.state, node) && !self.is_busy(|p| matches!(p, Purpose::Left(n) if n == node)) {
+            self.propose(t, Purpose::Left(node.clone()), Act::NodeLeft { node: node.clone() });
+        }
+    }
+
+    /// Sums up what nodes say that they copied.
+    fn measure(&mut self, t: &mut Turn<'_>) {
+        let (now, state) = (t.now, t.state);
+        let rebuild = |o: &Operation| o.kind == OperationKind::Rebuild && o.state == OperationState::Running;
+        let rebuild = state.operations.iter().find(|(_, o)| rebuild(o)).map(|(id, o)| (*id, o));
+        let current = rebuild.or_else(|| running(state));
+        let (mut keys, mut bytes) = (0, 0);
+        for node in state.cfg.members.keys().filter_map(|id| state.cfg.current(id)) {
+            let Some(beat) = self.heartbeats.of(&node) else { continue };
+            for c in &beat.stats().copies {
+                let new = Copies { keys: c.keys, bytes: c.bytes, changed: now };
+                let old = self.moves.copies.entry((node.clone(), c.to.clone())).or_insert(new);
+                if (old.keys, old.bytes) != (c.keys, c.bytes) {
+                    keys += c.keys.saturating_sub(old.keys);
+                    bytes += c.bytes.saturating_sub(old.bytes);
+                    *old = new;
+                }
+            }
+        }
+        self.moves.copies.retain(|(from, to), _| state.cfg.is_live(from) && state.cfg.members.contains_key(to));
+        let Some((id, op)) = current else {
+            self.moves.figures = Figures::default();
+            return;
+        };
+        let f = &mut self.moves.figures;
+        if f.operation != id {
+            *f = Figures { operation: id, keys_done: op.keys_done, bytes_done: op.bytes_done, ..Figures::default() };
+            self.moves.recorded_at = now;
+        }
+        f.keys_done += keys;
+        f.bytes_done += bytes;
+        if f.samples.back().is_none_or(|s| now.ms_since(s.0) >= RATE_MS / 20) {
+            f.samples.push_back((now, f.bytes_done, op.slots_done));
+            while f.samples.front().is_some_and(|s| now.ms_since(s.0) > RATE_MS) {
+                f.samples.pop_front();
+            }
+        }
+        let (rate, record) = (f.rate_bytes_per_s(), (f.keys_done, f.bytes_done));
+        if rate > 0 {
+            self.moves.last_rate = Some(rate);
+        }
+        let due = now.ms_since(self.moves.recorded_at) >= RECORD_MS && record != (op.keys_done, op.bytes_done);
+        if due && !self.is_busy(|p| matches!(p, Purpose::Scale | Purpose::Operation)) {
+            self.moves.recorded_at = now;
+            let step = OperationStep::Copied { id, keys: record.0, bytes: record.1 };
+            self.propose(t, Purpose::Scale, Act::Operation(step));
+        }
+    }
+
+    /// Takes out learners whose copy brought nothing new for long, and gives their nodes nothing for a while.
+    fn give_up_stuck(&mut self, t: &mut Turn<'_>) {
+        let (now, state) = (t.now, t.state);
+        // Looked at as often as it can matter.
+        if self.survey.copies.is_empty() {
+            self.moves.learning.clear();
+            return;
+        }
+        if self.moves.learned == Some(state.cfg.cfg_index) && now < self.moves.stuck_at {
+            return;
+        }
+        self.moves.learned = Some(state.cfg.cfg_index);
+        self.moves.stuck_at = now.plus_ms(1000);
+        let mut learning = BTreeMap::new();
+        let mut stuck: BTreeMap<Ref, Vec<(usize, u64)>> = BTreeMap::new();
+        for (ix, s) in state.cfg.slots.iter().enumerate() {
+            let Some(p) = &s.primary else { continue };
+            for l in &s.learners {
+                let since = self.moves.learning.get(&(ix, l.since)).copied().unwrap_or(now);
+                learning.insert((ix, l.since), since);
+                let news = self.moves.copies.get(&(p.clone(), l.node.id.clone())).map_or(since, |c| c.changed);
+                if now.ms_since(since.max(news)) >= STUCK_MS {
+                    stuck.entry(l.node.clone()).or_default().push((ix, s.cver));
+                }
+            }
+        }
+        self.moves.learning = learning;
+        if stuck.is_empty() || self.is_busy(|p| matches!(p, Purpose::Stuck)) {
+            return;
+        }
+        self.moves.figures.retries += 1;
+        let stuck_nodes: BTreeSet<NodeId> = stuck.keys().map(|n| n.id.clone()).collect();
+        for id in stuck_nodes {
+            self.stalls.shun(id, now);
+        }
+        let changes = stuck
+            .into_iter()
+            .map(|(node, slots)| SlotChange { change: Change::RemoveMember { node }, runs: runs(slots), completes: 0 })
+            .collect();
+        self.propose(t, Purpose::Stuck, Act::Change { op: None, changes });
+    }
+}
+
+/// Those of an operation's nodes that are still there: one that is gone is no new node to plan for.
+fn registered(state: &State, nodes: &[NodeId]) -> Vec<NodeId> {
+    let live = |id: &&NodeId| state.cfg.current(id).is_some_and(|n| state.cfg.is_live(&n));
+    nodes.iter().filter(live).cloned().collect()
+}
+
+/// Whether a node is being drained and holds nothing any more.
+pub(super) fn is_drained(state: &State, node: &Ref) -> bool {
+    state.cfg.member(node).is_some_and(|m| m.state == NodeState::Draining)
+        && !state.cfg.slots.iter().any(|s| s.replica(node).is_some() || s.last_holder.as_ref() == Some(node))
+}

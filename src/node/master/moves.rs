@@ -1,0 +1,335 @@
+//! One slot's way to where an operation wants it, step by step; pure. The plan is a list of moves in the operation's record;
+//! each step follows from the slot as it stands, so that whoever leads, and whatever died, goes on where the log is.
+//!
+//! ```text
+//!  backup  b → x:   AddLearner(x) ─▶ copied ─▶ PromoteLearner(x)* ─▶ RemoveMember(b)
+//!  primary p → x:   AddLearner(x) ─▶ copied ─▶ PromoteLearner(x) ─▶ Handover(x) ─▶ relinquished ─▶ Switch(x)* ─▶ RemoveMember(p)
+//!  (p,b) → (b,p):                                                   Handover(b) ─▶ relinquished ─▶ Switch(b)**
+//! ```
+//!
+//! A star is a move done. Add before remove, always; all backups that move do so before the first primary does.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use xxhash_rust::xxh3::Xxh3;
+
+use super::entry::{Change, SlotChange};
+use super::operation::{host, may_hold, runs};
+use super::state::Operation;
+use crate::proto::id::{NodeId, Ref};
+use crate::proto::operation::OperationKind;
+use crate::proto::plan::{Mode, Move, Placement, Plan, PlanNode, Role, digest, moves, plan};
+use crate::proto::status::NodeState;
+use crate::proto::view::{Config, Phase, SlotState};
+
+/// Slots being copied from one primary at a time for an operation: enough to hide the commits between the steps, few enough
+/// that a cancel, which finishes what is under way, is soon done.
+pub const COPIES_PER_PRIMARY: usize = 512;
+/// Slots being copied to one node at a time, from however many primaries.
+pub const COPIES_PER_TARGET: usize = 2048;
+/// Slots of one primary being handed over at a time: their clients wait for two commits.
+pub const HANDOVERS_PER_PRIMARY: usize = 512;
+
+/// What an operation wants of one slot: from whom to whom, in each role that moves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Goal {
+    /// The primary's move.
+    pub primary: Option<(Option<NodeId>, NodeId)>,
+    /// The backup's; to nobody where nobody is left to take it.
+    pub backup: Option<(Option<NodeId>, Option<NodeId>)>,
+}
+
+/// The moves, slot by slot.
+pub fn goals(moves: &[Move], slots: usize) -> Vec<Goal> {
+    let mut out = vec![Goal::default(); slots];
+    for m in moves {
+        let end = (m.last.ix() + 1).min(slots);
+        for goal in out.get_mut(m.first.ix()..end).unwrap_or_default() {
+            match (m.what, &m.to) {
+                (Role::Primary, Some(to)) => goal.primary = Some((m.from.clone(), to.clone())),
+                // Nobody can take it: it stays where it is.
+                (Role::Primary, None) => {}
+                (Role::Backup, to) => goal.backup = Some((m.from.clone(), to.clone())),
+            }
+        }
+    }
+    out
+}
+
+/// What comes next for one slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It is where it shall be, or nothing can be done for it.
+    Done,
+    /// Something is under way: a copy, a handover.
+    Running,
+    /// Let the primary copy it to this node.
+    Add(NodeId),
+    /// Take this member out.
+    Remove(Ref),
+    /// Let the primary give it to this member.
+    Handover(Ref),
+}
+
+impl Goal {
+    fn primary_to(&self) -> Option<&NodeId> {
+        self.primary.as_ref().map(|(_, to)| to)
+    }
+
+    fn backup_to(&self) -> Option<&NodeId> {
+        self.backup.as_ref().and_then(|(_, to)| to.as_ref())
+    }
+
+    /// A node that held the slot in a role that moved away, and is to hold it in none.
+    fn leaves(&self, id: &NodeId) -> bool {
+        let from =
+            [self.primary.as_ref().and_then(|(f, _)| f.as_ref()), self.backup.as_ref().and_then(|(f, _)| f.as_ref())];
+        from.contains(&Some(id)) && ![self.primary_to(), self.backup_to()].contains(&Some(id))
+    }
+
+    /// Moves of this slot that are done when `learner` is promoted.
+    pub fn done_by_promotion(&self, slot: &SlotState, learner: &Ref) -> u8 {
+        let is_primary = slot.primary.as_ref().is_some_and(|p| p.id == learner.id);
+        u8::from(!is_primary && self.backup_to() == Some(&learner.id) && !slot.in_sync(learner))
+    }
+
+    /// Moves of this slot that are done when `to` takes over from its primary.
+    pub fn done_by_switch(&self, slot: &SlotState, to: &Ref) -> u8 {
+        let swapped = self.backup_to().is_some() && self.backup_to() == slot.primary.as_ref().map(|p| &p.id);
+        if self.primary_to() == Some(&to.id) { 1 + u8::from(swapped) } else { 0 }
+    }
+
+    /// Whether the backup's move is still to be done; one that the switch will do is not.
+    fn backup_is_due(&self, slot: &SlotState) -> bool {
+        self.backup_to().is_some_and(|to| !slot.insync.iter().any(|r| &r.node.id == to))
+    }
+
+    fn primary_is_due(&self, slot: &SlotState) -> bool {
+        self.primary_to().is_some_and(|to| slot.primary.as_ref().is_some_and(|p| &p.id != to))
+    }
+
+    /// The next step of a slot; `primaries` = the turn of the primaries has come.
+    pub fn step(&self, slot: &SlotState, primaries: bool) -> Step {
+        let Some(primary) = &slot.primary else { return Step::Done };
+        if slot.phase == Phase::Handover {
+            return Step::Running;
+        }
+        let learner = |id: &NodeId| slot.learners.iter().any(|r| &r.node.id == id);
+        let insync = |id: &NodeId| slot.insync.iter().find(|r| &r.node.id == id);
+        if let Some(to) = self.backup_to().filter(|_| self.backup_is_due(slot)) {
+            return if learner(to) { Step::Running } else { Step::Add(to.clone()) };
+        }
+        // Before their turn the old primary stays, but a backup that moved away may go.
+        if let Some(to) = self.primary_to().filter(|_| primaries && self.primary_is_due(slot)) {
+            return match insync(to) {
+                Some(r) => Step::Handover(r.node.clone()),
+                None if learner(to) => Step::Running,
+                None => Step::Add(to.clone()),
+            };
+        }
+        let mut members = slot.insync.iter().chain(&slot.learners).map(|r| &r.node);
+        match members.find(|n| *n != primary && self.leaves(&n.id)) {
+            Some(node) => Step::Remove(node.clone()),
+            None => Step::Done,
+        }
+    }
+}
+
+/// The steps that may be taken now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// As they go into one entry.
+    pub changes: Vec<SlotChange>,
+    /// Slots with a copy or handover under way.
+    pub running: u64,
+    /// Slots that wait for their turn.
+    pub waiting: u64,
+    /// Nodes that are not fit to take slots now, though they shall.
+    pub unfit: BTreeSet<NodeId>,
+}
+
+impl Batch {
+    /// Nothing is left to do.
+    pub fn is_done(&self) -> bool {
+        self.changes.is_empty() && self.running + self.waiting == 0
+    }
+}
+
+/// Whether something of the slot was begun that is not finished.
+fn is_begun(cfg: &Config, slot: &SlotState) -> bool {
+    slot.phase == Phase::Handover || !slot.learners.is_empty() || slot.insync.len() > 1 + usize::from(cfg.backups)
+}
+
+/// How many of something each node has under way.
+#[derive(Default)]
+struct Tally(BTreeMap<NodeId, usize>);
+
+impl Tally {
+    fn add(&mut self, id: &NodeId) {
+        match self.0.get_mut(id) {
+            Some(n) => *n += 1,
+            None => drop(self.0.insert(id.clone(), 1)),
+        }
+    }
+
+    fn is_below(&self, id: &NodeId, max: usize) -> bool {
+        self.0.get(id).is_none_or(|n| *n < max)
+    }
+}
+
+/// The next steps of all slots. `unfit` nodes are given nothing for now; with `finish` only what was begun goes on.
+pub fn batch(cfg: &Config, goals: &[Goal], unfit: &BTreeSet<NodeId>, finish: bool) -> Batch {
+    let mut out = Batch::default();
+    let (mut copies, mut targets, mut handovers) = (Tally::default(), Tally::default(), Tally::default());
+    for (s, p) in cfg.slots.iter().filter_map(|s| Some((s, s.primary.as_ref()?))) {
+        for l in &s.learners {
+            copies.add(&p.id);
+            targets.add(&l.node.id);
+        }
+        if s.phase == Phase::Handover {
+            handovers.add(&p.id);
+        }
+    }
+    let primaries = finish || !cfg.slots.iter().zip(goals).any(|(s, g)| s.primary.is_some() && g.backup_is_due(s));
+    let mut changes: BTreeMap<(u8, Ref), Vec<(usize, u64)>> = BTreeMap::new();
+    let mut put = |kind: u8, node: Ref, ix: usize, cver: u64| changes.entry((kind, node)).or_default().push((ix, cver));
+    for (ix, (s, g)) in cfg.slots.iter().zip(goals).enumerate() {
+        let Some(p) = &s.primary else { continue };
+        if finish && !is_begun(cfg, s) {
+            continue;
+        }
+        let step = match g.step(s, primaries) {
+            // Nothing new begins, but what can be taken out is.
+            Step::Add(_) if finish => g.step(s, false),
+            step => step,
+        };
+        match step {
+            Step::Done => out.waiting += u64::from(!primaries && g.primary_is_due(s)),
+            Step::Running => out.running += 1,
+            Step::Add(_) if finish => {}
+            Step::Add(to) => match cfg.current(&to).filter(|n| cfg.is_live(n) && !unfit.contains(&to)) {
+                None => {
+                    out.waiting += 1;
+                    out.unfit.insert(to);
+                }
+                Some(node)
+                    if copies.is_below(&p.id, COPIES_PER_PRIMARY) && targets.is_below(&to, COPIES_PER_TARGET) =>
+                {
+                    copies.add(&p.id);
+                    targets.add(&to);
+                    put(0, node, ix, s.cver);
+                }
+                Some(_) => out.waiting += 1,
+            },
+            Step::Handover(to) if unfit.contains(&to.id) => {
+                out.waiting += 1;
+                out.unfit.insert(to.id);
+            }
+            Step::Handover(to) if handovers.is_below(&p.id, HANDOVERS_PER_PRIMARY) => {
+                handovers.add(&p.id);
+                put(1, to, ix, s.cver);
+            }
+            Step::Handover(_) => out.waiting += 1,
+            Step::Remove(node) => put(2, node, ix, s.cver),
+        }
+    }
+    out.changes = changes
+        .into_iter()
+        .map(|((kind, node), slots)| {
+            let change = match kind {
+                0 => Change::AddLearner { node },
+                1 => Change::Handover { to: node },
+                _ => Change::RemoveMember { node },
+            };
+            SlotChange { change, runs: runs(slots), completes: 0 }
+        })
+        .collect();
+    out
+}
+
+/// The members as an operation plans for them: those who have their place, those it is about, and none of those it removes. A
+/// name that is not registered is planned for as a new node of weight 1, where all others run on one host on that too.
+pub fn planned_nodes(cfg: &Config, kind: OperationKind, nodes: &[NodeId]) -> Vec<PlanNode> {
+    let live = |id: &NodeId| cfg.current(id).is_some_and(|n| cfg.is_live(&n));
+    let named = |id: &NodeId| nodes.contains(id);
+    let mut out: Vec<PlanNode> = cfg
+        .members
+        .iter()
+        .filter(|(id, _)| live(id))
+        .map(|(id, m)| PlanNode {
+            id: id.clone(),
+            zone: m.zone.clone(),
+            host: host(&m.peer_addr).to_owned(),
+            weight: m.weight,
+            accepts: match kind {
+                OperationKind::ScaleOut if named(id) => may_hold(m.state) || m.state == NodeState::Standby,
+                OperationKind::ScaleIn if named(id) => false,
+                _ => m.state == NodeState::Up,
+            },
+        })
+        .collect();
+    if kind == OperationKind::ScaleOut {
+        let first = out.first().map(|n| n.host.clone()).unwrap_or_default();
+        let host = if out.iter().all(|n| n.host == first) { first } else { String::new() };
+        let new = nodes.iter().filter(|id| !live(id));
+        let new: Vec<PlanNode> = new
+            .map(|id| PlanNode { id: id.clone(), zone: String::new(), host: host.clone(), weight: 1.0, accepts: true })
+            .collect();
+        out.extend(new);
+    }
+    out
+}
+
+/// What tells one set of planned nodes from another: lives and all that the planner looks at.
+pub fn members_digest(cfg: &Config, nodes: &[PlanNode]) -> u64 {
+    let mut hash = Xxh3::new();
+    for n in nodes {
+        let incarnation = cfg.members.get(&n.id).map_or(0, |m| m.incarnation.0);
+        for text in [n.id.as_str(), &n.zone, &n.host] {
+            hash.update(text.as_bytes());
+            hash.update(&[0]);
+        }
+        hash.update(&incarnation.to_le_bytes());
+        hash.update(&n.weight.to_bits().to_le_bytes());
+        hash.update(&[u8::from(n.accepts), cfg.backups]);
+    }
+    hash.digest()
+}
+
+/// Who holds what, and who will: what is under way for `goals` towards nodes that still take it counts as done.
+fn tables(cfg: &Config, goals: &[Goal], nodes: &[PlanNode]) -> (Vec<Placement>, Vec<Placement>) {
+    let accepts = |id: &&NodeId| nodes.iter().any(|n| &n.id == *id && n.accepts);
+    let none = Goal::default();
+    let mut now = Vec::with_capacity(cfg.slots.len());
+    let mut meant = Vec::with_capacity(cfg.slots.len());
+    for (ix, s) in cfg.slots.iter().enumerate() {
+        let goal = goals.get(ix).unwrap_or(&none);
+        let primary = s.primary.as_ref().map(|p| p.id.clone());
+        let to = goal.backup_to().filter(accepts);
+        let copied = to.filter(|to| s.backups().any(|r| &&r.node.id == to)).cloned();
+        let backup = copied.or_else(|| s.backups().next().map(|r| r.node.id.clone()));
+        let next = goal.primary_to().filter(accepts).cloned().or_else(|| primary.clone());
+        let next_backup = to.cloned().or_else(|| backup.clone()).filter(|b| Some(b) != next.as_ref());
+        meant.push(Placement { primary: next.filter(|_| primary.is_some()), backup: next_backup });
+        now.push(Placement { primary, backup });
+    }
+    (now, meant)
+}
+
+/// Plans: from the table as it stands, with what `goals` has under way counted as done. Slots that nobody holds stay so: who may
+/// have them is no question of balance.
+pub fn planned(cfg: &Config, goals: &[Goal], nodes: &[PlanNode]) -> Plan {
+    let (now, meant) = tables(cfg, goals, nodes);
+    let mut target = plan(nodes, &meant, cfg.backups, Mode::Balance).target;
+    for (t, n) in target.iter_mut().zip(&now).filter(|(_, n)| n.primary.is_none()) {
+        t.clone_from(n);
+    }
+    let moves = moves(&now, &target);
+    let digest = digest(&moves);
+    Plan { target, moves, digest }
+}
+
+/// Whether an operation moves slots by plan; a rebuild makes its own.
+pub fn is_scale(op: &Operation) -> bool {
+    op.kind != OperationKind::Rebuild
+}
