@@ -6,3 +6,6 @@ pub mod config;
 pub mod health;
 pub mod home;
 pub mod master;
+pub mod mutant;
+#[cfg(test)]
+mod sim;

@@ -14,6 +14,7 @@ use super::node::Node;
 use super::shard::lock;
 use super::slot::{Leased, Rank};
 use crate::node::clock::Mono;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::control::{
     AddCacheServer, Complain, KeepAlive, LearnerReady, Message, RefreshIp, RefreshMaster, Relinquish, ShutdownCache,
     StopOrder,
@@ -88,6 +89,11 @@ impl Masters {
         }
         self.next = (self.next + 1) % self.addrs.len().max(1);
         self.addrs.get(self.next).cloned().unwrap_or_default()
+    }
+
+    /// All that are known.
+    pub fn all(&self) -> &[String] {
+        &self.addrs
     }
 
     /// The next try goes there.
@@ -336,7 +342,7 @@ impl<'a> Talk<'a> {
                 self.beat();
             }
             Message::KeepAliveAck(ack) => {
-                if Some(&ack.leader) < self.masters.leader.as_ref() {
+                if Some(&ack.leader) < self.masters.leader.as_ref() && !mutant::is(Mutant::LowerLeader) {
                     // A former leader that does not know it yet.
                     return Some(Next::Leave);
                 }
@@ -369,6 +375,10 @@ impl<'a> Talk<'a> {
             Message::Error(f) if f.code == "NOT_A_MEMBER" => {
                 *self.registered = false;
                 self.register();
+            }
+            Message::Error(f) if f.code == "FENCED" && !*self.registered => {
+                self.node.told_fenced();
+                return Some(Next::Leave);
             }
             Message::Error(f) if f.code == "ID_IN_USE" => {
                 // It may be this node's own former life, on a host that died: that is over soon.

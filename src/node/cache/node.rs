@@ -19,6 +19,7 @@ use super::stats::Counters;
 use super::store::{Budget, Now, Scope, Store};
 use crate::node::clock::{Mono, wall_ms};
 use crate::node::config::NodeConfig;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::Refusal;
 use crate::proto::id::{ClusterId, Ref};
 use crate::proto::slot::{SLOTS, Slot};
@@ -272,9 +273,10 @@ impl Node {
             self.halt();
             return absorbed;
         }
-        if !live && self.was_member.load(Ordering::Acquire) {
+        if !live && (self.was_member.load(Ordering::Acquire) || new.member(&self.me).is_some()) {
             // The last holder of orphan slots keeps them and claims them back; anyone else starts anew, empty.
-            if !new.slots.iter().any(|s| s.last_holder.as_ref() == Some(&self.me)) {
+            let holds = new.slots.iter().any(|s| s.last_holder.as_ref() == Some(&self.me));
+            if !holds || mutant::is(Mutant::FencedHolderWipes) {
                 warn!(epoch = new.cfg_index, "fenced: the masters declared this incarnation dead");
                 self.halt();
                 self.fenced.send_replace(true);
@@ -352,7 +354,8 @@ impl Node {
             }
             keep || p.promised() > now
         });
-        lock(&self.inbound).retain(|node, _| view.is_live(node));
+        // A life that is dead may be back, and go on where it was.
+        lock(&self.inbound).retain(|node, _| view.member(node).is_some());
     }
 
     /// Shares the memory limit out anew: by slots, primaries and backups alike (ARCHITECTURE: memory).
@@ -386,7 +389,8 @@ impl Node {
         if self.config.standalone {
             return;
         }
-        let peers = self.peers();
+        // Who is gone uses nothing any more: it can't ack that it makes room.
+        let peers: Vec<PeerRef> = self.peers().into_iter().filter(|p| !p.gone.load(Ordering::Acquire)).collect();
         let mut held: u64 = peers.iter().map(|p| lock(&p.quota).held).sum();
         let own_target = self.own_quota.load(Ordering::Relaxed);
         // The own quota shrinks at once but counts as taken until the keys are gone.
@@ -467,6 +471,16 @@ impl Node {
             if count == 1 || mine.clone().nth(1).is_some() {
                 lock(shard).warm(mine);
             }
+        }
+    }
+
+    /// The masters say that this life is over. Believed at once if no view showed it as a member yet: then it holds nothing. A
+    /// member finds out from a view, for it may be the last that holds some slots.
+    pub fn told_fenced(&self) {
+        if !self.was_member.load(Ordering::Acquire) {
+            warn!("fenced before any configuration showed this life as a member");
+            self.halt();
+            self.fenced.send_replace(true);
         }
     }
 

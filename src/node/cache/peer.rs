@@ -213,8 +213,6 @@ pub struct Peer {
     pub credit: Mutex<Credit>,
     /// What this node granted to the peer, and would grant.
     pub quota: Mutex<Granted>,
-    /// The quota this connection was told last; none after a new connection.
-    pub quota_told: Mutex<Option<(u64, u64, u64)>>,
     /// This node stays within the last quota: to be said behind the DELs that made it so.
     pub quota_met: AtomicBool,
     /// The peer is no member any more: its link ends.
@@ -285,7 +283,6 @@ impl Peer {
             broken: AtomicBool::new(false),
             credit: Mutex::default(),
             quota: Mutex::default(),
-            quota_told: Mutex::default(),
             quota_met: AtomicBool::new(false),
             gone: AtomicBool::new(false),
         }

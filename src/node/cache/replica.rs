@@ -66,6 +66,8 @@ pub struct Replica {
     clock: u64,
     /// Bytes to be sent.
     pub out: Vec<u8>,
+    /// The quota that this connection was told last.
+    told: Option<(u64, u64, u64)>,
 }
 
 impl Replica {
@@ -92,9 +94,7 @@ impl Replica {
             frame::put(&mut out, &Frame::Welcome { received: s.received });
             (s.generation, out)
         };
-        // A new connection was told of no quota.
-        *lock(&peer.quota_told) = None;
-        Self { node, peer, state, generation, inbox, clock: 0, out }
+        Self { node, peer, state, generation, inbox, clock: 0, out, told: None }
     }
 
     async fn run(mut self, stream: TcpStream) -> io::Result<()> {
@@ -107,7 +107,7 @@ impl Replica {
                     Err(e) => return Err(e),
                 }
             }
-            if self.peer.gone.load(Ordering::Acquire) {
+            if self.is_over() {
                 return Ok(());
             }
             tokio::select! {
@@ -131,14 +131,23 @@ impl Replica {
         }
     }
 
+    /// The peer is no member any more, or a newer connection took over: this one ends.
+    pub fn is_over(&self) -> bool {
+        if lock(&self.state).generation != self.generation {
+            // It may have been woken in the newer one's place.
+            self.peer.quota_wake.notify_one();
+            return true;
+        }
+        self.peer.gone.load(Ordering::Acquire)
+    }
+
     /// Tells the peer its quota, if that changed.
     pub fn tell_quota(&mut self) {
         let quota = *lock(&self.peer.quota);
         let cfg_index = self.node.quotas_of();
         let now = Some((quota.told, quota.target, cfg_index));
-        let mut told = lock(&self.peer.quota_told);
-        if cfg_index > 0 && *told != now {
-            *told = now;
+        if cfg_index > 0 && self.told != now {
+            self.told = now;
             frame::put(&mut self.out, &Frame::Quota { bytes: quota.told, target: quota.target, cfg_index });
         }
     }

@@ -20,6 +20,7 @@ use super::shard::{Ran, Turn, lock};
 use super::slot::Held;
 use super::store::WARM_MAX;
 use crate::node::clock::Mono;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::args::Args;
 use crate::proto::json;
 use crate::proto::reply::Reply;
@@ -260,6 +261,25 @@ impl Session {
         Self { input, core }
     }
 
+    /// Takes bytes that came another way than by a socket.
+    #[cfg(test)]
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.input.make_room();
+        self.input.buf.extend_from_slice(bytes);
+    }
+
+    /// What is to be written; it counts as written.
+    #[cfg(test)]
+    pub fn output(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.core.out)
+    }
+
+    /// See [`Core::reads`].
+    #[cfg(test)]
+    pub fn reads(&self) -> bool {
+        self.core.reads()
+    }
+
     /// One loop turn: lets go of replies that are decided, runs what came in. False: the lease lapsed while commands ran, what
     /// they read may be stale, and nothing of this turn may leave.
     pub fn turn(&mut self) -> bool {
@@ -268,7 +288,7 @@ impl Session {
         let until = self.execute(turn);
         let now = Mono::now();
         self.core.account(turn, now);
-        now < until
+        now < until || mutant::is(Mutant::NoLeaseCheckAfterRead)
     }
 
     /// Runs all whole commands; until when what they did may be told.

@@ -10,6 +10,7 @@ use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
 use super::store::{NeedRoom, Now, Role, Scope, Store, Txn, prefetch};
 use crate::node::clock::Mono;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::{Refusal, Stream};
 use crate::proto::id::Ref;
 use crate::proto::slot::Slot;
@@ -111,6 +112,12 @@ impl Shard {
         self.slots.len()
     }
 
+    /// For mutants.
+    #[cfg(test)]
+    pub fn slot_mut(&mut self, slot: Slot) -> &mut SlotRepl<PeerRef, Arc<Waiter>> {
+        &mut self.slots[slot.ix()]
+    }
+
     /// One slot's replication.
     pub fn slot(&self, slot: Slot) -> &SlotRepl<PeerRef, Arc<Waiter>> {
         &self.slots[slot.ix()]
@@ -148,7 +155,7 @@ impl Shard {
             self.ship(slot);
         }
         let repl = &mut self.slots[slot.ix()];
-        if !repl.must_hold() {
+        if !repl.must_hold() || !wrote && mutant::is(Mutant::NoReadGating) {
             return Ran::Done { until };
         }
         let (pterm, seq) = (repl.pterm(), repl.seq());
@@ -386,6 +393,7 @@ impl Shard {
     ) -> Result<(), Refusal> {
         match self.slots[stream.slot.ix()].on_item(stream, seq) {
             super::slot::Accept::Apply => {
+                let effects = if mutant::is(Mutant::HalfAnItem) { first_effect(effects) } else { effects };
                 self.apply(stream.slot, effects, now, sender_now)?;
                 self.slots[stream.slot.ix()].applied();
                 Ok(())
@@ -422,6 +430,13 @@ impl Shard {
             s.all_waiters().for_each(|w| w.notify.notify_one());
         }
     }
+}
+
+/// Half of what an item of several effects is.
+fn first_effect(effects: &[u8]) -> &[u8] {
+    let mut reader = super::effect::Reader(effects);
+    reader.next();
+    &effects[..effects.len() - reader.0.len()]
 }
 
 enum Evicted {

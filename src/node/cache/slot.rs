@@ -25,6 +25,7 @@
 use std::collections::VecDeque;
 
 use crate::node::clock::Mono;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::{Refusal, Stream};
 use crate::proto::id::Ref;
 use crate::proto::slot::Slot;
@@ -294,7 +295,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
         for t in self.targets.iter().filter(|t| t.in_ack_set()) {
             let lease = t.peer.lease();
             // A peer behind this pterm may still believe in a former primary: its promise does not cover the slot.
-            if lease.cfg_index < self.pterm || lease.until <= now {
+            let behind = lease.cfg_index < self.pterm && !mutant::is(Mutant::LeaseBehindPterm);
+            if behind || lease.until <= now {
                 return Serving::Wait;
             }
             until = until.min(lease.until);
@@ -335,7 +337,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
 
     /// Whether a reply resting on everything up to now must be held.
     pub fn must_hold(&self) -> bool {
-        self.confirmed < self.seq
+        self.confirmed < self.seq && !mutant::is(Mutant::AckBeforeBackup)
     }
 
     /// Remembers whom to wake when `seq` is decided.
@@ -358,7 +360,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
     pub fn held(&self, pterm: u64, seq: u64) -> Held {
         let (at, confirmed) =
             if self.rank == Rank::Primary && self.pterm == pterm { (pterm, self.confirmed) } else { self.past };
-        match at == pterm && confirmed >= seq {
+        let lost = self.rank != Rank::Primary && mutant::is(Mutant::EmptyAckSet);
+        match at == pterm && confirmed >= seq || lost {
             true => Held::Confirmed,
             false if self.rank == Rank::Primary && self.pterm == pterm => Held::Pending,
             false => Held::Lost,
@@ -441,13 +444,30 @@ impl<P: Leased, W> SlotRepl<P, W> {
         Some(seq)
     }
 
+    /// What no primary may do: to wait no longer for a member that the masters did not take out.
+    #[cfg(test)]
+    pub fn go_solo(&mut self, without: &Ref) {
+        self.targets.retain(|t| &t.node != without);
+        self.settle();
+    }
+
+    /// What no primary may do: to copy again what is counted already.
+    #[cfg(test)]
+    pub fn copy_again(&mut self, to: &Ref) -> bool {
+        let counted = |t: &&mut Target<P>| &t.node == to && matches!(t.stage, Stage::Counted | Stage::Ready);
+        self.targets.iter_mut().find(counted).map(|t| t.stage = Stage::Wanted).is_some()
+    }
+
     /// Learners to report ready: (learner, cver, since). None before this primary's own promises are over: a learner in sync
     /// could be promoted without having waited for them.
     pub fn ready_learners(&self, now: Mono) -> impl Iterator<Item = (&Ref, u64, u64)> {
         let may_report = self.rank == Rank::Primary && now >= self.serve_after;
         self.targets
             .iter()
-            .filter(move |t| may_report && t.stage == Stage::Ready && !t.broken)
+            .filter(move |t| {
+                let early = t.stage == Stage::Copying && mutant::is(Mutant::ReadyBeforeAckSet);
+                may_report && (t.stage == Stage::Ready || early) && !t.broken
+            })
             .map(|t| (&t.node, self.cver, t.since))
     }
 
@@ -536,6 +556,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
         let since = if rank == Rank::Holder { self.since } else { mine.map_or(0, |r| r.since) };
         let keeps = since == self.since || was == Rank::Holder && rank == Rank::Primary && new.returned;
         change.wipe = was != Rank::None && (rank == Rank::None || !keeps);
+        let gives = rank == Rank::Primary && new.handover_to.is_some();
+        change.wipe |= gives && mutant::is(Mutant::WipeBeforeSwitch);
         // Fresh by configuration: nothing of the slot is here, nothing is expected.
         if change.wipe || (was == Rank::None && rank != Rank::None) {
             self.seq = 0;
@@ -565,9 +587,11 @@ impl<P: Leased, W> SlotRepl<P, W> {
         change.rank = was != rank;
         if gained {
             self.confirmed = 0;
-            self.serve_after = if new.clean {
+            let fresh = was == Rank::Holder || self.seq == 0 && was == Rank::None;
+            let hasty = if fresh { Mutant::NoWaitAfterHandOut } else { Mutant::NoPromiseWait };
+            self.serve_after = if new.clean || mutant::is(hasty) {
                 Mono(0)
-            } else if was == Rank::Holder || self.seq == 0 && was == Rank::None {
+            } else if fresh {
                 // Handed out empty, or come back: whoever was primary before may hold a lease this node knows nothing of.
                 now.plus_ms(PROMISE_MS)
             } else {

@@ -35,7 +35,7 @@ mod nodes;
 mod operations;
 mod slots;
 #[cfg(test)]
-pub(in crate::node::master) mod tests;
+pub(in crate::node) mod tests;
 
 pub use nodes::MEMBERS_MAX;
 pub use operations::count;

@@ -16,6 +16,7 @@ use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
 use crate::node::master::moves::{Batch, Goal, batch, goals, is_scale, members_digest, planned, planned_nodes};
 use crate::node::master::operation::runs;
 use crate::node::master::state::{Operation, State};
+use crate::node::mutant::{self, Mutant};
 use crate::proto::control::Relinquish;
 use crate::proto::id::{NodeId, Ref};
 use crate::proto::operation::{OperationKind, OperationState};
@@ -143,11 +144,13 @@ impl Brain {
     pub(super) fn relinquish(&mut self, state: &State, msg: &Relinquish) {
         for &(slot, cver, _seq) in &msg.slots {
             let fits = |s: &crate::proto::view::SlotState| {
-                s.primary.as_ref() == Some(&msg.primary) && s.cver == cver && s.handover_to.is_some()
+                s.primary.as_ref() == Some(&msg.primary)
+                    && (s.cver == cver || mutant::is(Mutant::OldRelinquish))
+                    && s.handover_to.is_some()
             };
             // The final seq needs no check here: all of ack_set confirmed it, the target among them.
             if state.cfg.slots.get(slot.ix()).is_some_and(fits) {
-                self.moves.relinquished.insert(slot, cver);
+                self.moves.relinquished.insert(slot, state.cfg.slots[slot.ix()].cver);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::node::master::entry::{Answer, Registration};
+use crate::node::mutant::{self, Mutant};
 use crate::proto::error::Failure;
 use crate::proto::event::Severity;
 use crate::proto::id::{Incarnation, NodeId, Ref};
@@ -65,6 +66,9 @@ impl State {
                         return Err(Failure::new("ID_IN_USE", format!("a live node is called {} already", r.node.id))
                             .hint("give this node another --id, or stop the other one"));
                     }
+                    if mutant::is(Mutant::IgnoreIncarnation) {
+                        self.rename(&old, &r.node);
+                    }
                     self.bury(cx, std::slice::from_ref(&old), &[], End::Dead, "a new process runs in its home");
                 }
             }
@@ -104,6 +108,14 @@ impl State {
             format!("{} joined {again}from {}", r.node.id, r.addr),
         );
         Ok(())
+    }
+
+    /// What must never be: a new life in the place of the old one.
+    fn rename(&mut self, old: &Ref, new: &Ref) {
+        for s in &mut self.cfg.slots {
+            let all = s.insync.iter_mut().chain(&mut s.learners).map(|r| &mut r.node);
+            all.chain(&mut s.primary).filter(|n| *n == old).for_each(|n| n.clone_from(new));
+        }
     }
 
     /// The same life says again who it is. Its peer address is evidence (section 7) and stays what it was.

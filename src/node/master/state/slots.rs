@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::node::master::entry::Change;
+use crate::node::mutant::{self, Mutant};
 use crate::proto::id::{NodeId, Ref};
 use crate::proto::view::{Phase, Replica, SlotState};
 
@@ -200,12 +201,19 @@ fn promote(slot: &mut SlotState, index: u64, avoid: &[Ref], primaries: &mut Prim
         let load = primaries.get(&r.node.id).copied().unwrap_or(0);
         (Some(&r.node) != target.as_ref(), avoid.contains(&r.node), load, r.node.clone())
     };
-    let Some(best) = slot.insync.iter().min_by_key(|r| rank(r)).cloned() else {
+    let learners = slot.learners.iter().filter(|_| mutant::is(Mutant::PromoteLearner));
+    let Some(best) = slot.insync.iter().chain(learners).min_by_key(|r| rank(r)).cloned() else {
         return;
     };
+    slot.learners.retain(|r| r.node != best.node);
+    let mut tails = Vec::new();
     for r in slot.insync.drain(..).filter(|r| r.node != best.node) {
-        slot.learners.push(Replica { node: r.node, since: index });
+        match mutant::is(Mutant::KeepTails) {
+            true => tails.push(r),
+            false => slot.learners.push(Replica { node: r.node, since: index }),
+        }
     }
+    slot.insync = tails;
     lead(slot, index, best.node.clone(), primaries);
     slot.insync.push(best);
 }

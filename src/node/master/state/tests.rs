@@ -102,7 +102,7 @@ fn refs(replicas: &[Replica]) -> Vec<Ref> {
 }
 
 /// What must hold of any state, and between any two neighbours.
-pub(in crate::node::master) fn check_step(before: &State, after: &State, entry: &Entry, done: &Applied) {
+pub(in crate::node) fn check_step(before: &State, after: &State, entry: &Entry, done: &Applied) {
     let (b, a) = (&before.cfg, &after.cfg);
     // I5, and `cfg_index` dates exactly the changes of members and slots.
     assert!(a.cfg_index >= b.cfg_index);
