@@ -635,7 +635,7 @@ impl Life {
         match packet {
             Packet::Dial(Hello::Client) => {
                 let now_ms = node.turn().now.mono_ms;
-                match node.clients.admit(1000, "c".into(), "n".into(), now_ms) {
+                match node.clients.admit(1000, "c".into(), "n".into(), 0, now_ms) {
                     Some((state, client)) => {
                         let id = state.id;
                         let session = Session::new(node, state, client.clone());
