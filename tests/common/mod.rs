@@ -220,7 +220,12 @@ impl Raw {
     pub fn connect(addr: SocketAddr) -> io::Result<Raw> {
         let stream = TcpStream::connect_timeout(&addr, Duration::from_secs(5))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        Raw::over(stream, PATIENCE)
+    }
+
+    /// Over a connection that is there; replies are waited for so long.
+    pub fn over(stream: TcpStream, reply_max: Duration) -> io::Result<Raw> {
+        stream.set_read_timeout(Some(reply_max))?;
         Ok(Raw { stream, decoder: ReplyDecoder::new(), buf: Vec::new() })
     }
 

@@ -33,6 +33,11 @@ const CONNECT_MAX: Duration = Duration::from_millis(500);
 pub const RETRY: Duration = Duration::from_millis(20);
 /// A member of `ack_set` that neither confirms nor renews its lease for so long is complained of (PROTOCOL 6).
 const STALL_MS: u64 = 2000;
+/// Looks for stalled peers further apart than this, milliseconds, were interrupted: this process was paused, or no master was
+/// there to complain to. Nobody is blamed for that time.
+const AWAY_MS: u64 = 1000;
+/// A name that another live node has is waited for so long, milliseconds: twice what it takes to give up a silent node.
+const IN_USE_MS: u64 = 5000;
 /// Slots that become ready are gathered for so long: thousands do at once while a node is rebuilt.
 pub const READY_EVERY: Duration = Duration::from_millis(20);
 /// Slots in one LEARNER_READY or RELINQUISH: bounds the line.
@@ -66,12 +71,14 @@ pub struct Masters {
     next: usize,
     leader: Option<LeaderId>,
     hint: Option<String>,
+    /// Since when they say that another live node has this one's name.
+    in_use_since: Option<Mono>,
 }
 
 impl Masters {
     /// Those given at the start.
     pub fn new(addrs: Vec<String>) -> Self {
-        Self { addrs, next: 0, leader: None, hint: None }
+        Self { addrs, next: 0, leader: None, hint: None, in_use_since: None }
     }
 
     /// Where to try next.
@@ -137,6 +144,24 @@ pub async fn run(node: Arc<Node>, home: HomeId, masters: &mut Masters) -> Ended 
             _ = fenced.wait_for(|f| *f) => std::future::pending().await,
         }
         sleep(RETRY).await;
+    }
+}
+
+/// When this node last looked for stalled peers, and since when it does so without a break.
+#[derive(Debug, Default)]
+pub struct Looks {
+    last: Mono,
+    since: Mono,
+}
+
+impl Looks {
+    /// It looks now. Since when a peer's silence is the peer's.
+    fn look(&mut self, now: Mono) -> Mono {
+        if now.ms_since(self.last) > AWAY_MS {
+            self.since = now;
+        }
+        self.last = now;
+        self.since
     }
 }
 
@@ -305,6 +330,7 @@ impl<'a> Talk<'a> {
         match m {
             Message::Added(a) => {
                 *self.registered = true;
+                self.masters.in_use_since = None;
                 info!(cluster = %a.cluster_id, epoch = a.view.cfg_index, "registered");
                 self.node.absorb(&a.view);
                 self.beat();
@@ -344,7 +370,16 @@ impl<'a> Talk<'a> {
                 *self.registered = false;
                 self.register();
             }
-            Message::Error(f) if f.code == "ID_TAKEN" => return Some(Next::End(Ended::Refused(f.to_string()))),
+            Message::Error(f) if f.code == "ID_IN_USE" => {
+                // It may be this node's own former life, on a host that died: that is over soon.
+                let now = Mono::now();
+                let since = *self.masters.in_use_since.get_or_insert_with(|| {
+                    warn!(addr = self.addr, error = %f, "the name is taken; trying on for a moment");
+                    now
+                });
+                let over = now.ms_since(since) >= IN_USE_MS;
+                return Some(if over { Next::End(Ended::Refused(f.to_string())) } else { Next::Leave });
+            }
             Message::Error(f) => {
                 warn!(addr = self.addr, code = f.code, error = %f, "a master answered with an error");
                 if !*self.registered {
@@ -463,14 +498,15 @@ impl Node {
     pub fn stalled(&self) -> Vec<(Ref, u64)> {
         let now = Mono::now();
         let now_ms = now.0 / 1_000_000;
+        let since = lock(&self.looks).look(now);
         let mut out = Vec::new();
         for p in self.peers() {
             let waits = lock(&p.queue).backlog() > 0;
-            let quiet = now_ms.saturating_sub(p.progress_ms.load(Ordering::Relaxed));
+            let quiet = now_ms.saturating_sub(p.progress_ms.load(Ordering::Relaxed)).min(now.ms_since(since));
             if !waits {
                 p.progress_ms.store(now_ms, Ordering::Relaxed);
             }
-            let unleased = now.ms_since(p.lease().until.max(p.made));
+            let unleased = now.ms_since(p.lease().until.max(p.made).max(since));
             let broken = p.broken.load(Ordering::Acquire);
             let stalled = if waits { quiet.max(unleased) } else { unleased };
             if (stalled >= STALL_MS || broken) && self.counts(&p.node) {
@@ -523,5 +559,22 @@ impl Node {
         });
         s.copies = copies.filter(|c| c.bytes + c.keys + c.waiting > 0).collect();
         s
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_blamed_for_the_time_this_node_was_away() {
+        let at = |ms| Mono(0).plus_ms(ms);
+        let mut looks = Looks::default();
+        assert_eq!(looks.look(at(50_000)), at(50_000), "the first look blames nobody");
+        for ms in (50_250..60_000).step_by(250) {
+            assert_eq!(looks.look(at(ms)), at(50_000));
+        }
+        assert_eq!(looks.look(at(65_000)), at(65_000), "paused in between");
+        assert_eq!(looks.look(at(65_250)), at(65_000));
     }
 }

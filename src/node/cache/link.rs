@@ -248,10 +248,15 @@ mod tests {
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
 
-    use super::super::peer::Peer;
     use super::*;
+    use crate::node::cache::node::Inbound;
+    use crate::node::cache::peer::{Peer, Queue};
+    use crate::node::cache::replica::Replica;
     use crate::node::config::NodeConfig;
-    use crate::proto::id::{Incarnation, NodeId, Ref};
+    use crate::proto::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
+    use crate::proto::slot::SLOTS;
+    use crate::proto::status::NodeState;
+    use crate::proto::view::{Config, Member, View};
 
     fn life(id: &str) -> Ref {
         Ref { id: NodeId::new(id).unwrap(), incarnation: Incarnation(1) }
@@ -307,5 +312,65 @@ mod tests {
         assert!(matches!(frame::take(&answer), Ok(Some((Frame::QuotaAck { bytes: 4096 }, _)))));
         assert_eq!(lock(&peer.credit).bytes, 4096);
         link.abort();
+    }
+
+    fn view(index: u64, n2: NodeState) -> View {
+        let mut cfg = Config::empty(ClusterId(7), SLOTS);
+        cfg.cfg_index = index;
+        for (id, state) in [("n1", NodeState::Up), ("n2", n2)] {
+            let r = life(id);
+            let member = Member {
+                incarnation: r.incarnation,
+                home: HomeId(1),
+                addr: "127.0.0.1:1".into(),
+                peer_addr: "127.0.0.1:2".into(),
+                state,
+                zone: String::new(),
+                weight: 1.0,
+            };
+            cfg.members.insert(r.id, member);
+        }
+        cfg.since(0)
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_gets_new_links_and_its_promise_binds_on() {
+        let node = node();
+        node.absorb(&view(1, NodeState::Up));
+        let first = node.known_peer(&life("n2")).unwrap();
+        first.promise(Mono::now());
+        lock(&first.quota).held = 4096;
+        let promised = first.promised();
+        // The promise keeps the handle known, but its links have ended.
+        node.absorb(&view(2, NodeState::Dead));
+        assert!(first.gone.load(Ordering::Acquire));
+        assert_eq!(lock(&first.quota).held, 0, "nobody else waits for its share");
+        node.absorb(&view(3, NodeState::Up));
+        let second = node.known_peer(&life("n2")).unwrap();
+        assert!(!second.gone.load(Ordering::Acquire), "its links run");
+        assert_eq!(second.promised(), promised);
+        assert!(lock(&second.queue).acked() > lock(&first.queue).acked(), "another session");
+    }
+
+    #[test]
+    fn another_session_starts_anew_and_the_same_one_goes_on() {
+        let node = node();
+        node.absorb(&view(1, NodeState::Up));
+        let peer = node.known_peer(&life("n2")).unwrap();
+        let state: Arc<std::sync::Mutex<Inbound>> = Arc::default();
+        let welcome = |acked: u64| {
+            let r = Replica::welcome(node.clone(), peer.clone(), state.clone(), acked, Inbox::default());
+            match frame::take(&r.out) {
+                Ok(Some((Frame::Welcome { received }, _))) => received,
+                other => panic!("{other:?}"),
+            }
+        };
+        let base = lock(&peer.queue).acked();
+        assert_eq!(welcome(base), base, "nothing came yet");
+        lock(&state).received = base + 57;
+        assert_eq!(welcome(base + 40), base + 57, "acks were lost, frames were not");
+        let mut next = Queue::default();
+        next.begin(2);
+        assert_eq!(welcome(next.acked()), next.acked(), "frames of the new session are not taken for old ones");
     }
 }

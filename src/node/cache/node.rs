@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, RwLock};
 use tokio::sync::{Notify, mpsc, watch};
 use tracing::{info, warn};
 
+use super::beat::Looks;
 use super::clients::Clients;
 use super::command::{self, ClusterView, Settings, Slowlog};
 use super::host::Calls;
-use super::peer::{Peer, PeerRef};
+use super::peer::{Granted, Peer, PeerRef};
 use super::shard::{Shard, Turn, lock};
 use super::slot::Rank;
 use super::stats::Counters;
@@ -94,6 +95,10 @@ pub struct Node {
     /// The configuration as clients are told of it, and its `cfg_index`.
     pub cluster_cache: Mutex<Option<(u64, Arc<ClusterView>)>>,
     wall_offset: AtomicU64,
+    /// Streams begun to any peer in this life.
+    sessions: AtomicU64,
+    /// Since when this node looks for stalled peers without a break.
+    pub looks: Mutex<Looks>,
 }
 
 /// What was taken from one sender: survives its connections.
@@ -101,7 +106,7 @@ pub struct Node {
 pub struct Inbound {
     /// Only the newest connection may bring frames.
     pub generation: u64,
-    /// Last `link_seq` taken or refused.
+    /// Last `link_seq` taken or refused, of the newest session.
     pub received: u64,
     /// Refused frames that the sender may not have been told of.
     pub refusals: Vec<(u64, Refusal)>,
@@ -165,6 +170,8 @@ impl Node {
             calls: command::all().iter().map(|_| Calls::default()).collect(),
             cluster_cache: Mutex::default(),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
+            sessions: AtomicU64::new(0),
+            looks: Mutex::default(),
         };
         if standalone {
             node.budget.set_primary_quota(node.config.memory);
@@ -212,15 +219,21 @@ impl Node {
     /// The handle of a peer, made when first asked for.
     fn peer(&self, node: &Ref, view: &Config) -> PeerRef {
         let mut peers = lock(&self.peers);
-        if let Some(p) = peers.get(node) {
-            return p.clone();
-        }
+        let former = match peers.get(node) {
+            Some(p) if !p.gone.load(Ordering::Acquire) => return p.clone(),
+            former => former.cloned(),
+        };
         let addr = view.member(node).map(|m| m.peer_addr.clone()).unwrap_or_default();
         let used: Vec<u8> = peers.values().map(|p| p.group).collect();
         let group = (1..=GROUPS as u8).find(|g| !used.contains(g)).unwrap_or(1);
         // The number may have been another's: its credit does not go on.
         self.budget.set_credit(group, 0);
         let p = Arc::new(Peer::new(node.clone(), addr, group));
+        lock(&p.queue).begin(self.sessions.fetch_add(1, Ordering::Relaxed) + 1);
+        if let Some(former) = former {
+            // It was given up and came back: its links have ended, what was promised to it still binds.
+            p.promised_before(former.promised());
+        }
         peers.insert(node.clone(), p.clone());
         // The receiver lives as long as this life; afterwards nobody needs links.
         let _ = self.new_peers.send(p.clone());
@@ -327,6 +340,8 @@ impl Node {
         lock(&self.peers).retain(|node, p| {
             let keep = view.is_live(node);
             if !keep && !p.gone.swap(true, Ordering::AcqRel) {
+                // It will never say that it stays within less, and what it had here is wiped or this node's own by now.
+                *lock(&p.quota) = Granted::default();
                 p.wake.notify_one();
                 p.beacon_wake.notify_one();
                 p.copy_wake.notify_one();
@@ -437,6 +452,17 @@ impl Node {
             q.held = bytes;
             drop(q);
             self.settle_quotas();
+        }
+    }
+
+    /// Looks ahead for keys of commands that are about to run.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])> + Clone) {
+        let count = self.shards.len();
+        for (i, shard) in self.shards.iter().enumerate() {
+            let mine = keys.clone().filter(|(slot, _)| count == 1 || slot.ix() % count == i);
+            if count == 1 || mine.clone().nth(1).is_some() {
+                lock(shard).warm(mine);
+            }
         }
     }
 

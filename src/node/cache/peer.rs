@@ -36,6 +36,9 @@ impl InFlight {
     }
 }
 
+/// `link_seq`s of one session: more than any can send.
+const SESSION_SPAN: u64 = 1 << 40;
+
 /// Frames not yet acked, whole, from `acked + 1` on; resent from there on a new connection.
 #[derive(Debug, Default)]
 pub struct Queue {
@@ -52,6 +55,12 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// A stream begins, this life's `session`th. Its numbers are above those of all before, so that a receiver that knows of an
+    /// earlier one neither takes it for that one nor waits for what came in between.
+    pub fn begin(&mut self, session: u64) {
+        self.acked = session * SESSION_SPAN;
+    }
+
     fn next_seq(&self) -> u64 {
         self.acked + self.frames.len() as u64 + 1
     }
@@ -196,7 +205,7 @@ pub struct Peer {
     pub copied: Copied,
     /// Copies that arrived whole but could not be counted for want of a lease.
     pub uncounted: Mutex<Vec<Stream>>,
-    /// When the last ack came, milliseconds of CLOCK_BOOTTIME.
+    /// When the last ack came, or this peer was made, milliseconds of CLOCK_BOOTTIME.
     pub progress_ms: AtomicU64,
     /// It refused an item of a slot it should hold.
     pub broken: AtomicBool,
@@ -255,11 +264,12 @@ pub struct Granted {
 impl Peer {
     /// Nothing promised, nothing granted.
     pub fn new(node: Ref, addr: String, group: u8) -> Self {
+        let made = Mono::now();
         Self {
             node,
             addr,
             group,
-            made: Mono::now(),
+            made,
             lease_until: AtomicU64::new(0),
             lease_cfg: AtomicU64::new(0),
             promised_until: AtomicU64::new(0),
@@ -271,7 +281,7 @@ impl Peer {
             jobs: Mutex::default(),
             copied: Copied::default(),
             uncounted: Mutex::default(),
-            progress_ms: AtomicU64::new(0),
+            progress_ms: AtomicU64::new(made.0 / 1_000_000),
             broken: AtomicBool::new(false),
             credit: Mutex::default(),
             quota: Mutex::default(),
@@ -284,6 +294,11 @@ impl Peer {
     /// A beacon of this peer is about to be answered: from `now` on, no slot of which it is believed primary is served here.
     pub fn promise(&self, now: Mono) {
         self.promised_until.fetch_max(now.plus_ms(PROMISE_MS).0, Ordering::AcqRel);
+    }
+
+    /// What an earlier handle of this peer had promised.
+    pub fn promised_before(&self, until: Mono) {
+        self.promised_until.fetch_max(until.0, Ordering::AcqRel);
     }
 
     /// Until when promises to it bind.

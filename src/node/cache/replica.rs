@@ -80,6 +80,10 @@ impl Replica {
         let (generation, out) = {
             let mut s = lock(&state);
             s.generation += 1;
+            if acked > s.received {
+                // Another session than the one known here: the sender, or this node, held the other for dead in between.
+                s.received = acked;
+            }
             s.refusals.retain(|(link_seq, _)| *link_seq > acked);
             let mut out = Vec::new();
             for (link_seq, why) in &s.refusals {

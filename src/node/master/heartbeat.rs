@@ -4,6 +4,7 @@
 //!   beat ──▶ armed ── 1.25 s ──▶ suspect ── 1.25 s ──▶ expired (dead by its timer)
 //!              │ connection ends
 //!              └──▶ probed ── refused ──▶ probed again ── refused ──▶ proven (its process is gone)
+//!                     ├── open ──▶ probed anew, for 500 ms: the port of a process that is being killed closes a moment later
 //!                     └── anything else, or a beat ──▶ armed
 //! ```
 
@@ -24,6 +25,9 @@ pub const DEAD_MS: u64 = 2500;
 pub const FAST_REFUSALS: u32 = 2;
 /// Between the two, milliseconds: both fit into the 100 ms of PROTOCOL section 7.
 pub const FAST_GAP_MS: u64 = 50;
+/// After a connection ended a port that is still open is tried again for this long, milliseconds. The kernel closes a killed
+/// process's descriptors one by one, and a probe may come between the connection and the listener. Who lives beats by then.
+pub const FAST_OPEN_MS: u64 = 500;
 /// A probe without an answer is given up after this, milliseconds; its node falls back to its timer.
 pub const FAST_WAIT_MS: u64 = 500;
 
@@ -52,6 +56,7 @@ pub struct Beat {
 /// Its connection ended and its peer address is being probed.
 #[derive(Debug)]
 struct Fast {
+    since: Mono,
     refusals: u32,
     next: Mono,
     awaited: bool,
@@ -129,7 +134,7 @@ impl Heartbeats {
     pub fn conn_ended(&mut self, conn: ConnId, now: Mono) {
         if let Some(b) = self.beats.values_mut().find(|b| b.conn == Some(conn)) {
             b.conn = None;
-            b.fast = Some(Fast { refusals: 0, next: now, awaited: false, proven_at: None });
+            b.fast = Some(Fast { since: now, refusals: 0, next: now, awaited: false, proven_at: None });
         }
     }
 
@@ -153,13 +158,16 @@ impl Heartbeats {
     pub fn probed(&mut self, node: &Ref, outcome: ProbeOutcome, now: Mono) {
         let Some(b) = self.of_mut(node) else { return };
         let Some(f) = b.fast.as_mut().filter(|f| f.awaited) else { return };
-        if outcome != ProbeOutcome::Refused {
-            b.fast = None;
-            return;
-        }
         f.awaited = false;
-        f.refusals += 1;
         f.next = now.plus_ms(FAST_GAP_MS);
+        match outcome {
+            ProbeOutcome::Refused => f.refusals += 1,
+            ProbeOutcome::Open if now.ms_since(f.since) < FAST_OPEN_MS => f.refusals = 0,
+            ProbeOutcome::Open | ProbeOutcome::Other => {
+                b.fast = None;
+                return;
+            }
+        }
         if f.refusals >= FAST_REFUSALS {
             f.proven_at = Some(now);
         }
@@ -366,8 +374,33 @@ mod tests {
     }
 
     #[test]
-    fn an_open_port_a_beat_or_silence_end_the_fast_path() {
-        for case in 0..3 {
+    fn a_port_that_closes_after_the_connection_still_proves_it_gone() {
+        let mut hb = beating(0);
+        beat(&mut hb, 10);
+        hb.conn_ended(5, ms(20));
+        for (at, outcome) in [(20, ProbeOutcome::Open), (70, ProbeOutcome::Refused), (120, ProbeOutcome::Refused)] {
+            assert!(hb.judge(ms(at)).proven.is_empty());
+            assert_eq!(hb.due_probes(ms(at)), vec![node()], "{at}");
+            hb.probed(&node(), outcome, ms(at));
+        }
+        assert_eq!(hb.judge(ms(120)).proven, vec![node()]);
+    }
+
+    #[test]
+    fn an_open_port_starts_the_count_of_refusals_anew() {
+        let mut hb = beating(0);
+        beat(&mut hb, 10);
+        hb.conn_ended(5, ms(20));
+        for (at, outcome) in [(20, ProbeOutcome::Refused), (70, ProbeOutcome::Open), (120, ProbeOutcome::Refused)] {
+            hb.due_probes(ms(at));
+            hb.probed(&node(), outcome, ms(at));
+        }
+        assert!(hb.judge(ms(121)).proven.is_empty());
+    }
+
+    #[test]
+    fn a_port_that_stays_open_a_beat_or_silence_end_the_fast_path() {
+        for case in 0..4 {
             let mut hb = beating(0);
             beat(&mut hb, 10);
             hb.conn_ended(5, ms(20));
@@ -375,13 +408,14 @@ mod tests {
             hb.probed(&node(), ProbeOutcome::Refused, ms(21));
             hb.due_probes(ms(21 + FAST_GAP_MS));
             match case {
-                0 => hb.probed(&node(), ProbeOutcome::Open, ms(90)),
-                1 => assert!(beat(&mut hb, 90)),
+                0 => hb.probed(&node(), ProbeOutcome::Other, ms(90)),
+                1 => hb.probed(&node(), ProbeOutcome::Open, ms(20 + FAST_OPEN_MS)),
+                2 => assert!(beat(&mut hb, 90)),
                 _ => assert!(hb.due_probes(ms(21 + FAST_GAP_MS + FAST_WAIT_MS)).is_empty()),
             }
-            hb.probed(&node(), ProbeOutcome::Refused, ms(600));
-            assert!(hb.judge(ms(600)).proven.is_empty(), "case {case}");
-            assert!(hb.due_probes(ms(601)).is_empty());
+            hb.probed(&node(), ProbeOutcome::Refused, ms(700));
+            assert!(hb.judge(ms(700)).proven.is_empty(), "case {case}");
+            assert!(hb.due_probes(ms(701)).is_empty());
         }
     }
 

@@ -242,7 +242,10 @@ impl Consensus {
             Raft::new(options.me.clone(), Arc::new(config(options.snapshot_every)?), network, log.clone(), machine)
                 .await
                 .map_err(|e| StartError::Raft(e.to_string()))?;
-        let known: BTreeSet<MasterId> = raft.voter_ids().collect();
+        // Asked of Raft itself: its metrics may not show yet what the log holds.
+        let known =
+            raft.with_raft_state(|s| s.membership_state.effective().voter_ids().collect::<BTreeSet<MasterId>>());
+        let known = known.await.map_err(|e| StartError::Raft(e.to_string()))?;
         if !known.is_empty() && !known.iter().eq(peers.keys()) {
             drop(raft.shutdown().await);
             let names = |ids: Vec<&MasterId>| ids.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");

@@ -226,7 +226,7 @@ async fn a_lone_master_leads_and_remembers() {
     assert_eq!(g.leader().await, 0);
     let done = g.raft(0).propose(note("a".into()), LONG).await.unwrap();
     g.raft(0).barrier(LONG).await.unwrap();
-    assert!(g.raft(0).status().applied >= done.index);
+    g.until("it is seen", |g| g.raft(0).status().applied >= done.index).await;
     assert_eq!(g.raft(0).transfer_leader(None, LONG).await, Err(TransferError::NoCandidate));
     let state = g.raft(0).read(|r| r.state.clone());
     assert_eq!(texts(g.raft(0)), ["a"]);
@@ -448,6 +448,8 @@ async fn a_log_of_many_bytes_is_compacted_early() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn masters_are_not_added_by_flags() {
     let mut g = Group::named(1, SNAPSHOT_EVERY).await;
+    // Until its membership is on disk there is nothing that flags could contradict.
+    g.leader().await;
     g.kill(0).await;
     g.peers.push((id(2), "127.0.0.1:1".into()));
     g.peers.push((id(3), "127.0.0.1:2".into()));

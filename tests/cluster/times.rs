@@ -1,21 +1,13 @@
-//! Faults on real processes: what a client saw acknowledged is there afterwards.
-
-mod common;
+//! How long a cluster on loopback takes to get over a fault; figures with `CACHECTL_REPEAT`.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{Cluster, Routed, Wrote, wait_for};
+use super::alone;
+use super::common::{Cluster, Routed, Wrote, wait_for};
 use serde_json::Value as Json;
-
-/// One cluster under load at a time: two cores carry no more, and a fault test must not be another's fault.
-static ALONE: Mutex<()> = Mutex::new(());
-
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
 
 fn addrs(c: &Cluster, n: u16) -> Vec<std::net::SocketAddr> {
     (1..=n).map(|i| c.node_addr(i)).collect()
