@@ -213,7 +213,9 @@ fn table(servers: &[Server], s: &Settings, figures: &Figures) -> String {
          {} s (spread), × = ratio to cachectl\n\n|  |",
         s.keys, s.size, s.server_core, s.load_core, s.runs, s.seconds
     );
-    servers.iter().for_each(|server| drop(write!(text, " {} |", server.name())));
+    for server in servers {
+        let _ = write!(text, " {} |", server.name());
+    }
     text.push_str("\n|---|");
     servers.iter().for_each(|_| text.push_str("---:|"));
     let columns: std::collections::BTreeSet<&String> = figures.keys().map(|(_, c)| c).collect();

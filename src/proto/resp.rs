@@ -9,6 +9,8 @@
 //! arguments are ranges into the read buffer. Only an inline command with quotes is unescaped into a side buffer.
 //! A first byte `{` is JSON and goes elsewhere ([`super::json`]).
 
+use std::ops::Range;
+
 use super::args::Args;
 
 /// The longest argument, bytes (Redis: `proto-max-bulk-len`).
@@ -150,6 +152,31 @@ fn strict_i64(text: &[u8]) -> Option<i64> {
         [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => std::str::from_utf8(text).ok()?.parse().ok(),
         _ => None,
     }
+}
+
+/// Where the second argument of the command at `at` lies (most commands' first key), and where the next command begins; none
+/// if it is not all there, or not in the plain form. For looking ahead: nothing is judged by it.
+pub fn glance(buf: &[u8], at: usize) -> Option<(Range<usize>, usize)> {
+    if buf.get(at) != Some(&b'*') {
+        return None;
+    }
+    let Head::Is(args @ 2.., mut at) = head(buf, at + 1) else { return None };
+    let mut second = 0..0;
+    for i in 0..args {
+        if buf.get(at) != Some(&b'$') {
+            return None;
+        }
+        let Head::Is(len, start) = head(buf, at + 1) else { return None };
+        let end = start + usize::try_from(len).ok()?;
+        at = end + 2;
+        if at > buf.len() {
+            return None;
+        }
+        if i == 1 {
+            second = start..end;
+        }
+    }
+    Some((second, at))
 }
 
 impl Default for Decoder {

@@ -75,6 +75,27 @@ fn quote(arg: &[u8]) -> Vec<u8> {
 
 proptest! {
     #[test]
+    fn a_glance_sees_what_the_decoder_finds(commands in commands(), end in 0usize..2000) {
+        let all = encode_all(&commands);
+        let bytes = &all[..all.len().min(end)];
+        let (found, _) = whole(bytes);
+        let (mut at, mut seen) = (0, 0);
+        while let Some((second, next)) = glance(bytes, at) {
+            prop_assert_eq!(&bytes[second], &found[seen][1][..]);
+            (at, seen) = (next, seen + 1);
+        }
+        // It stops at the first that is not whole, or has no second argument.
+        prop_assert!(seen == found.len() || found[seen].len() < 2);
+    }
+
+    #[test]
+    fn garbage_survives_a_glance(bytes in prop::collection::vec(any::<u8>(), 0..200), at in 0usize..250) {
+        if let Some((second, next)) = glance(&bytes, at) {
+            prop_assert!(second.end <= next && next <= bytes.len());
+        }
+    }
+
+    #[test]
     fn a_pipeline_decodes_the_same_however_it_is_cut(
         commands in commands(),
         cuts in prop::collection::vec(1usize..40, 0..200),

@@ -164,11 +164,11 @@ impl Node {
     }
 
     /// A command ran.
-    pub fn count(&self, spec: &Spec, failed: bool) {
+    pub fn count(&self, spec: &Spec, calls: u64, failed: u64) {
         if let Some(c) = self.calls.get(spec.index()) {
-            c.calls.fetch_add(1, Ordering::Relaxed);
-            if failed {
-                c.failed.fetch_add(1, Ordering::Relaxed);
+            c.calls.fetch_add(calls, Ordering::Relaxed);
+            if failed > 0 {
+                c.failed.fetch_add(failed, Ordering::Relaxed);
             }
         }
     }

@@ -459,6 +459,17 @@ impl Node {
         }
     }
 
+    /// Looks ahead for keys of commands that are about to run.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])> + Clone) {
+        let count = self.shards.len();
+        for (i, shard) in self.shards.iter().enumerate() {
+            let mine = keys.clone().filter(|(slot, _)| count == 1 || slot.ix() % count == i);
+            if count == 1 || mine.clone().nth(1).is_some() {
+                lock(shard).warm(mine);
+            }
+        }
+    }
+
     /// Whether some slot is to be given away.
     pub fn is_giving(&self) -> bool {
         !lock(&self.giving).is_empty()

@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::io::Interest;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 
 use super::clients::Client;
@@ -18,11 +18,12 @@ use super::node::Node;
 use super::peer::BACKLOG_MAX;
 use super::shard::{Ran, Turn, lock};
 use super::slot::Held;
+use super::store::WARM_MAX;
 use crate::node::clock::Mono;
 use crate::proto::args::Args;
 use crate::proto::json;
 use crate::proto::reply::Reply;
-use crate::proto::resp::{Decoder, Limits};
+use crate::proto::resp::{Decoder, Limits, glance};
 use crate::proto::slot::Slot;
 use crate::proto::view::Phase;
 
@@ -45,6 +46,12 @@ const HEAVY: usize = 64 << 10;
 /// Whether a command carries much: its value is its last or its third word.
 fn heavy(args: Args<'_>) -> bool {
     [args.len().saturating_sub(1), 2].iter().any(|i| args.get(*i).is_some_and(|a| a.len() > HEAVY))
+}
+
+/// A browser that was made to speak to this port (Redis closes on the same two words): what follows is not to be run.
+fn is_http(args: Args<'_>) -> bool {
+    let name = args.get(0).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
 }
 
 /// What a reply rests on.
@@ -102,6 +109,10 @@ struct Input {
     buf: Vec<u8>,
     /// Bytes of `buf` before this are done with.
     start: usize,
+    /// Slots of commands that were looked ahead for: where the command begins, and its second argument's slot.
+    ahead: [(usize, Slot); WARM_MAX],
+    /// How many of them have run, and how many there are.
+    ahead_at: (usize, usize),
     /// The decoder holds a whole command of so many bytes that has not run yet.
     whole: Option<usize>,
     /// First byte of the connection was `{`: JSON lines.
@@ -121,10 +132,37 @@ struct Core {
     scratch: Vec<u8>,
     reply: Vec<u8>,
     closing: bool,
+    tally: Tally,
     /// Commands of this turn, by [`CLASSES`](super::stats::CLASSES).
     ran: [u64; 3],
     /// Counts commands, to pick a sample.
     tick: u32,
+}
+
+/// Commands of one kind in a row, counted at the node all at once: every core would otherwise fight for the same counters.
+#[derive(Default)]
+struct Tally {
+    spec: Option<&'static Spec>,
+    calls: u64,
+    failed: u64,
+}
+
+impl Tally {
+    fn add(&mut self, node: &Node, spec: &'static Spec, failed: bool) {
+        if !self.spec.is_some_and(|s| std::ptr::eq(s, spec)) {
+            self.flush(node);
+            self.spec = Some(spec);
+        }
+        self.calls += 1;
+        self.failed += u64::from(failed);
+    }
+
+    fn flush(&mut self, node: &Node) {
+        if let Some(spec) = self.spec.take() {
+            node.count(spec, self.calls, self.failed);
+            *self = Self::default();
+        }
+    }
 }
 
 #[derive(Default)]
@@ -154,40 +192,44 @@ impl Connection {
                 return Ok(());
             }
             let read = !eof && core.reads();
-            let ready = match (read, full) {
-                (true, true) => self.wait(Interest::READABLE | Interest::WRITABLE).await?,
-                (true, false) => self.wait(Interest::READABLE).await?,
-                (false, true) => self.wait(Interest::WRITABLE).await?,
+            let interest = match (read, full) {
+                (true, true) => Interest::READABLE | Interest::WRITABLE,
+                (true, false) => Interest::READABLE,
+                (false, true) => Interest::WRITABLE,
                 (false, false) => {
                     self.session.core.client.waiter.notify.notified().await;
-                    false
+                    continue;
                 }
             };
-            if ready && read {
-                eof = !self.fill()?;
+            // No buffer is held while nothing is there.
+            if self.wait(interest).await? && read {
+                eof = !self.read().await?;
             }
         }
     }
 
+    /// Waits until the socket is ready or somebody wakes this connection; whether there is something to read.
     async fn wait(&self, interest: Interest) -> io::Result<bool> {
         tokio::select! {
+            biased;
             ready = self.stream.ready(interest) => Ok(ready?.is_readable()),
             () = self.session.core.client.waiter.notify.notified() => Ok(false),
         }
     }
 
-    /// Reads once; false at the end of the stream.
-    fn fill(&mut self) -> io::Result<bool> {
-        let input = &mut self.session.input;
+    /// Reads once, or is woken by somebody; false at the end of the stream. A read that does not fill the buffer counts as the
+    /// last for now, so that no second one asks in vain.
+    async fn read(&mut self) -> io::Result<bool> {
+        let Session { input, core } = &mut self.session;
         input.make_room();
-        match self.stream.try_read_buf(&mut input.buf) {
-            Ok(0) => Ok(false),
-            Ok(n) => {
-                self.session.core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
-                Ok(true)
+        tokio::select! {
+            biased;
+            n = self.stream.read_buf(&mut input.buf) => {
+                let n = n?;
+                core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                Ok(n > 0)
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(true),
-            Err(e) => Err(e),
+            () = core.client.waiter.notify.notified() => Ok(true),
         }
     }
 }
@@ -195,9 +237,16 @@ impl Connection {
 impl Session {
     /// For a connection that was admitted.
     pub fn new(node: Arc<Node>, state: ConnState, client: Arc<Client>) -> Self {
-        let input =
-            Input { decoder: Decoder::new(Limits::default()), buf: Vec::new(), start: 0, whole: None, json: None };
         let id = state.id;
+        let input = Input {
+            decoder: Decoder::new(Limits::default()),
+            buf: Vec::new(),
+            start: 0,
+            ahead: [(0, Slot(0)); WARM_MAX],
+            ahead_at: (0, 0),
+            whole: None,
+            json: None,
+        };
         let core = Core {
             node,
             state,
@@ -210,6 +259,7 @@ impl Session {
             scratch: Vec::new(),
             reply: Vec::new(),
             closing: false,
+            tally: Tally::default(),
             ran: [0; 3],
             tick: id as u32,
         };
@@ -266,8 +316,36 @@ impl Input {
             self.buf.drain(..self.start);
         }
         self.start = 0;
+        self.ahead_at = (0, 0);
         let need = self.decoder.need(self.buf.len()).max(READ_SIZE);
         self.buf.reserve(need);
+    }
+
+    /// The slot of the next command's second argument, if it was looked ahead for. Where several commands are here, their keys
+    /// are asked for together first, so that the waits for memory overlap.
+    fn look_ahead(&mut self, node: &Node) -> Option<Slot> {
+        let (ran, all) = self.ahead_at;
+        if ran == all {
+            let mut keys: [&[u8]; WARM_MAX] = [&[]; WARM_MAX];
+            let (mut n, mut at) = (0, self.start);
+            while n < WARM_MAX
+                && let Some((key, next)) = glance(&self.buf, at)
+            {
+                keys[n] = &self.buf[key];
+                self.ahead[n].0 = at;
+                (n, at) = (n + 1, next);
+            }
+            if n < 2 {
+                return None;
+            }
+            self.ahead_at = (0, n);
+            for (ahead, key) in self.ahead[..n].iter_mut().zip(&keys) {
+                ahead.1 = Slot::of_key(key);
+            }
+            node.warm(self.ahead[..n].iter().zip(keys).map(|(&(_, slot), key)| (slot, key)));
+        }
+        let (start, slot) = self.ahead[self.ahead_at.0];
+        (start == self.start).then_some(slot)
     }
 
     fn resp_command(&mut self, core: &mut Core, turn: Turn, until: &mut Mono) -> Option<Step> {
@@ -290,11 +368,15 @@ impl Input {
             },
         };
         self.whole = Some(whole);
+        let slot = self.look_ahead(&core.node);
         let args = self.decoder.args(&self.buf[self.start..self.start + whole]);
-        let step = core.command(args, turn, until, None);
+        let step = core.command(args, slot, turn, until, None);
         if let Step::Done = step {
             self.whole = None;
             self.start += whole;
+            if self.ahead_at.0 < self.ahead_at.1 {
+                self.ahead_at.0 += 1;
+            }
         }
         Some(step)
     }
@@ -329,7 +411,7 @@ impl Input {
                 }
             }
         };
-        let step = core.command(request.args(), turn, until, Some(request.id));
+        let step = core.command(request.args(), None, turn, until, Some(request.id));
         if let Step::Parked = step {
             lines.pending = Some(request);
         }
@@ -347,26 +429,15 @@ impl Core {
         }
         let (node, took) = (&self.node, now.0.saturating_sub(turn.mono.0));
         node.counters.commands.fetch_add(all, Ordering::Relaxed);
-        node.counters.latency.record(took, all);
         for (class, n) in node.counters.classes.iter().zip(ran).filter(|(_, n)| *n > 0) {
             class.record(took, n);
         }
         self.client.active(turn.now.mono_ms, self.state.last_cmd);
-        if node.largest_backlog() > BACKLOG_MAX {
+        self.tally.flush(node);
+        // Only what was held went to peers.
+        if !self.held.is_empty() && node.largest_backlog() > BACKLOG_MAX {
             node.backlogged.store(true, Ordering::Release);
         }
-    }
-
-    /// A browser that was made to speak to this port (Redis closes on the same two words): what follows is not to be run.
-    fn is_http(&mut self, args: Args<'_>) -> bool {
-        let name = args.get(0).unwrap_or_default();
-        let attack = name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:");
-        if attack {
-            tracing::warn!(client = self.state.addr, "HTTP on the client port: the connection is closed unanswered");
-            self.closing = true;
-            self.out.truncate(self.written);
-        }
-        attack
     }
 
     /// No reply is held and no command is parked.
@@ -406,21 +477,33 @@ impl Core {
     }
 
     /// Runs one command and answers it, unless it is to be parked.
-    fn command(&mut self, args: Args<'_>, turn: Turn, until: &mut Mono, json: Option<u64>) -> Step {
-        let mut buf = std::mem::take(&mut self.reply);
-        buf.clear();
+    /// `slot` is the second argument's, where it is known already.
+    fn command(&mut self, args: Args<'_>, slot: Option<Slot>, turn: Turn, until: &mut Mono, json: Option<u64>) -> Step {
+        // Where nothing is before it, the reply is written where it leaves from.
+        let direct = json.is_none() && self.held.is_empty();
+        let mut buf = std::mem::take(if direct { &mut self.out } else { &mut self.reply });
+        if !direct {
+            buf.clear();
+        }
+        let base = buf.len();
         let proto = self.state.proto;
         let spec = match command::resolve(args) {
             Ok(spec) => spec,
-            Err(_) if json.is_none() && self.is_http(args) => {
-                self.reply = buf;
+            Err(_) if json.is_none() && is_http(args) => {
+                tracing::warn!(
+                    client = self.state.addr,
+                    "HTTP on the client port: the connection is closed unanswered"
+                );
+                self.closing = true;
+                *(if direct { &mut self.out } else { &mut self.reply }) = buf;
+                self.out.truncate(self.written);
                 return Step::Done;
             }
             Err(e) => {
                 self.ran[2] += 1;
                 self.refuse(&mut buf, &e);
-                self.node.counters.erred(&buf);
-                return self.end(buf, Rests::Nothing, turn, json);
+                self.node.counters.erred(&buf[base..]);
+                return self.end(buf, base, Rests::Nothing, turn, json);
             }
         };
         self.state.last_cmd = Some(spec);
@@ -429,7 +512,7 @@ impl Core {
         // Reading a clock costs a tenth of a small command: only what may be slow, and a sample, is timed.
         let started = (sampled || spec.may_be_slow() || heavy(args) || self.node.times_all()).then(Mono::now);
         let step = match spec.kind {
-            Kind::Keyed(body) => self.keyed(spec, body, args, turn, until, &mut buf),
+            Kind::Keyed(body) => self.keyed((spec, body), args, slot, turn, until, &mut buf),
             Kind::Conn(body) => {
                 let mut out = Reply::new(&mut buf, proto);
                 ConnCtx { spec, args, out: &mut out, conn: &mut self.state }.run(body);
@@ -456,20 +539,21 @@ impl Core {
         let rests = match step {
             Some(rests) => rests,
             None if self.parked_since.is_some_and(|since| turn.mono.ms_since(since) >= PARK_MAX_MS) => {
-                buf.clear();
+                buf.truncate(base);
                 self.refuse(&mut buf, &error::CLUSTERDOWN);
                 Rests::Nothing
             }
             None => {
-                self.reply = buf;
+                buf.truncate(base);
+                *(if direct { &mut self.out } else { &mut self.reply }) = buf;
                 return Step::Parked;
             }
         };
-        let failed = buf.first() == Some(&b'-');
-        self.node.count(spec, failed);
+        let failed = buf.get(base) == Some(&b'-');
         if failed {
-            self.node.counters.erred(&buf);
+            self.node.counters.erred(&buf[base..]);
         }
+        self.tally.add(&self.node, spec, failed);
         self.ran[spec.class()] += 1;
         if let Some(started) = started {
             self.node.timed(spec, &self.state, args, Mono::now().0.saturating_sub(started.0));
@@ -477,20 +561,20 @@ impl Core {
         if sampled && let Some(key) = spec.first_key_of(args) {
             self.node.heat.touch(Slot::of_key(key), key);
         }
-        self.end(buf, rests, turn, json)
+        self.end(buf, base, rests, turn, json)
     }
 
     /// Runs a command on keys; `None` = park.
     fn keyed(
         &mut self,
-        spec: &'static Spec,
-        body: command::KeyedFn,
+        (spec, body): (&'static Spec, command::KeyedFn),
         args: Args<'_>,
+        slot: Option<Slot>,
         turn: Turn,
         until: &mut Mono,
         buf: &mut Vec<u8>,
     ) -> Option<Rests> {
-        let slot = match spec.slot(args) {
+        let slot = match spec.slot_given(args, slot) {
             Ok(Some(slot)) => slot,
             Ok(None) => {
                 self.refuse(buf, &error::SYNTAX);
@@ -552,10 +636,19 @@ impl Core {
         Reply::new(buf, self.state.proto).error_bytes(e.bytes());
     }
 
-    fn end(&mut self, mut buf: Vec<u8>, rests: Rests, turn: Turn, json: Option<u64>) -> Step {
+    /// The reply is in `buf` from `base` on; of RESP with nothing held before it, `buf` is what leaves.
+    fn end(&mut self, mut buf: Vec<u8>, base: usize, rests: Rests, turn: Turn, json: Option<u64>) -> Step {
         if json.is_none() {
             let mut out = Reply::new(&mut buf, self.state.proto);
-            self.state.settle(&mut out, 0);
+            self.state.settle(&mut out, base);
+            if self.held.is_empty() {
+                if !matches!(rests, Rests::Nothing) {
+                    self.hold(&buf[base..], rests, turn, None);
+                    buf.truncate(base);
+                }
+                self.out = buf;
+                return Step::Done;
+            }
         }
         self.answer(&buf, rests, turn, json);
         self.reply = buf;
@@ -578,6 +671,10 @@ impl Core {
             self.out.extend_from_slice(bytes);
             return;
         }
+        self.hold(bytes, rests, turn, json);
+    }
+
+    fn hold(&mut self, bytes: &[u8], rests: Rests, turn: Turn, json: Option<u64>) {
         self.held_bytes.extend_from_slice(bytes);
         self.held.push_back(HeldReply { rests, len: bytes.len(), since: turn.mono, json });
     }

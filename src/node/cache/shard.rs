@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
-use super::store::{NeedRoom, Now, Role, Scope, Store, Txn};
+use super::store::{NeedRoom, Now, Role, Scope, Store, Txn, prefetch};
 use crate::node::clock::Mono;
 use crate::proto::frame::{Refusal, Stream};
 use crate::proto::id::Ref;
@@ -154,6 +154,12 @@ impl Shard {
         let (pterm, seq) = (repl.pterm(), repl.seq());
         repl.wait_for(seq, waiter.clone());
         Ran::Held { pterm, seq, wrote, until }
+    }
+
+    /// Looks ahead for keys of commands that are about to run.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])> + Clone) {
+        keys.clone().for_each(|(slot, _)| prefetch::whole(&self.slots[slot.ix()]));
+        self.store.warm(keys);
     }
 
     /// What became of a held reply.

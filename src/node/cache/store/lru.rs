@@ -22,6 +22,11 @@ impl Lru {
         self.oldest
     }
 
+    /// The most recently used entry, or [`NIL`].
+    pub fn newest(&self) -> u32 {
+        self.newest
+    }
+
     /// Puts an entry in as the most recently used.
     pub fn push(&mut self, entries: &mut Pool<Entry>, at: u32) {
         let e = &mut entries[at];

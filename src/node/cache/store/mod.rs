@@ -33,6 +33,7 @@ mod keys;
 mod lru;
 mod memory;
 mod pool;
+pub mod prefetch;
 mod table;
 mod touches;
 mod txn;

@@ -115,6 +115,13 @@ impl<T: Record> Pool<T> {
         get(&self.chunks, at).filter(|r| !r.is_vacant())
     }
 
+    /// Asks for a record ahead of its use; there need not be one.
+    pub fn prefetch(&self, at: u32) {
+        if let Some(record) = get(&self.chunks, at) {
+            super::prefetch::one(record);
+        }
+    }
+
     /// Takes a record in; where it is now.
     pub fn insert(&mut self, record: T) -> u32 {
         let Self { chunks, holes } = self;

@@ -7,6 +7,7 @@
 
 use super::entry::Entry;
 use super::pool::{NIL, Pool};
+use super::prefetch;
 
 /// Buckets that are never given up while the slot has keys.
 const BUCKETS_MIN: usize = 4;
@@ -37,6 +38,13 @@ impl Table {
             at = e.chain;
         }
         NIL
+    }
+
+    /// Asks for the bucket of this hash ahead of its use.
+    pub fn prefetch(&self, hash: u32) {
+        if !self.buckets.is_empty() {
+            prefetch::one(&self.buckets[bucket(self.buckets.len(), hash)]);
+        }
     }
 
     /// The first entry where one of this hash would be, or [`NIL`].

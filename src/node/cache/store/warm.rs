@@ -1,43 +1,54 @@
 //! Brings what the next commands will need into the CPU's caches: a lookup is a chain of loads, each of which waits for the one
 //! before; the chains of several keys can wait at the same time.
 
-use std::hint::black_box;
-
-use super::Store;
 use super::pool::NIL;
+use super::{Store, prefetch};
 use crate::proto::slot::Slot;
 
 /// Keys warmed at once: a core keeps about so many loads in flight, and what is warmed must still be there when it is used.
 pub const WARM_MAX: usize = 16;
+/// Cache lines of a key and its value that are asked for; longer values are read in a row, which the CPU notices by itself.
+const ITEM_LINES: usize = 4;
 
 impl Store {
     /// Looks ahead for up to [`WARM_MAX`] keys of commands that are about to run; changes nothing. Worth it for two keys and more.
     pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])>) {
-        let mut at = [NIL; WARM_MAX];
-        let mut hashes = [(Slot(0), 0); WARM_MAX];
+        // Step by step for all keys: by the time of one step, what the step before asked for is there or on its way.
+        let mut hashes = [(NO_BODY_AT, 0); WARM_MAX];
         let mut n = 0;
         for (slot, key) in keys.take(WARM_MAX) {
-            hashes[n] = (slot, self.hash(key));
-            n += 1;
-        }
-        // Step by step for all keys, so that only the steps depend on each other: bucket, first entry, next entry, the rest.
-        for (at, &(slot, hash)) in at.iter_mut().zip(&hashes[..n]) {
-            *at = self.body(slot).map_or(NIL, |body| body.table.first(hash));
-        }
-        for (at, &(_, hash)) in at.iter_mut().zip(&hashes[..n]) {
-            if let Some(other) = self.entries.get(*at).filter(|e| e.hash != hash) {
-                *at = other.chain;
+            let at = usize::from(self.body_of[slot.ix()]);
+            if let Some(body) = self.bodies.get(at) {
+                prefetch::whole(body);
+                hashes[n] = (at, self.hash(key));
+                n += 1;
             }
         }
-        let mut rest = [None; WARM_MAX];
-        for (rest, &at) in rest.iter_mut().zip(&at[..n]) {
-            *rest = self.entries.get(at).map(|e| (e.place(), e.newer, e.older));
+        let bodies = hashes[..n].iter().filter_map(|&(at, hash)| Some((self.bodies.get(at)?, hash)));
+        for (body, hash) in bodies.clone() {
+            body.table.prefetch(hash);
         }
-        let mut used = 0;
-        for (place, newer, older) in rest.into_iter().flatten() {
-            used ^= self.heap.key(place).first().map_or(0, |&b| u32::from(b));
-            used ^= self.entries.get(newer).map_or(0, |e| e.older) ^ self.entries.get(older).map_or(0, |e| e.newer);
+        let mut at = [(NIL, 0); WARM_MAX];
+        for (at, (body, hash)) in at.iter_mut().zip(bodies) {
+            *at = (body.table.first(hash), hash);
+            self.entries.prefetch(at.0);
+            self.entries.prefetch(body.lru.newest());
         }
-        black_box(used);
+        for (at, hash) in &mut at[..n] {
+            if let Some(other) = self.entries.get(*at).filter(|e| e.hash != *hash) {
+                *at = other.chain;
+                self.entries.prefetch(*at);
+            }
+        }
+        for &(at, _) in &at[..n] {
+            if let Some(e) = self.entries.get(at) {
+                self.heap.prefetch(e.place(), ITEM_LINES);
+                self.entries.prefetch(e.newer);
+                self.entries.prefetch(e.older);
+            }
+        }
     }
 }
+
+/// No body has this index.
+const NO_BODY_AT: usize = usize::MAX;

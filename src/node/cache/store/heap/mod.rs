@@ -16,6 +16,8 @@ use big::Bigs;
 use runs::Runs;
 use slabs::Slabs;
 
+use super::prefetch;
+
 /// A run's items carry the length of the key in front.
 const RUN_HEADER: usize = 4;
 /// Bytes, header included, from which on an item is stored in pieces: 16 of them would still fill an arena to 94 %.
@@ -89,6 +91,15 @@ impl Heap {
                 scratch
             }
             _ => self.whole(place).1,
+        }
+    }
+
+    /// Asks for an item's first lines ahead of its use.
+    pub fn prefetch(&self, place: Place, lines: usize) {
+        match place.class {
+            BIG => {}
+            RUN => prefetch::lines(self.runs.bytes(place.at), lines),
+            class => prefetch::lines(self.slabs.bytes(&self.runs, class, place.at), lines),
         }
     }
 

@@ -194,6 +194,11 @@ impl Slabs {
         bytes[HEADER..HEADER + key_len + value_len].split_at(key_len)
     }
 
+    /// An item's whole place, header and all.
+    pub fn bytes<'a>(&self, runs: &'a Runs, class: u8, at: u32) -> &'a [u8] {
+        self.classes[class as usize].bytes(runs, size_of_class(class), at)
+    }
+
     /// Gives an item another value that fits its class.
     pub fn overwrite(&mut self, runs: &mut Runs, class: u8, at: u32, value: &[u8]) {
         let bytes = self.classes[class as usize].bytes_mut(runs, size_of_class(class), at);

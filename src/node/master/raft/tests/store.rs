@@ -85,12 +85,16 @@ fn openrafts_suite_passes() {
 /// A disk that waits for permission before each commit, notes what it committed, and fails when told to.
 struct Slow {
     inner: RedbDisk,
+    /// Told when a commit begins.
+    asked: std::sync::mpsc::Sender<()>,
     permits: std::sync::mpsc::Receiver<io::Result<()>>,
     committed: Arc<Mutex<Vec<Vec<Change>>>>,
 }
 
 impl Disk for Slow {
     fn commit(&mut self, changes: &[Change]) -> io::Result<()> {
+        // A test that does not look has dropped the other end.
+        let _ = self.asked.send(());
         self.permits.recv().map_err(io::Error::other)??;
         self.inner.commit(changes)?;
         self.committed.lock().unwrap().push(changes.to_vec());
@@ -100,19 +104,22 @@ impl Disk for Slow {
 
 type Committed = Arc<Mutex<Vec<Vec<Change>>>>;
 
-fn slow(dir: &Path) -> (LogStore, std::sync::mpsc::Sender<io::Result<()>>, Committed) {
+fn slow(dir: &Path) -> (LogStore, std::sync::mpsc::Sender<io::Result<()>>, Committed, std::sync::mpsc::Receiver<()>) {
     let (inner, loaded) = RedbDisk::open(dir, &m1()).unwrap();
     let (permit, permits) = std::sync::mpsc::channel();
+    let (asked, begun) = std::sync::mpsc::channel();
     let committed = Committed::default();
-    let disk = Slow { inner, permits, committed: committed.clone() };
-    (LogStore::new(loaded, disk::spawn(disk).unwrap()), permit, committed)
+    let disk = Slow { inner, asked, permits, committed: committed.clone() };
+    (LogStore::new(loaded, disk::spawn(disk).unwrap()), permit, committed, begun)
 }
 
 #[tokio::test]
 async fn nothing_is_acknowledged_before_its_commit_returned() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut log, permit, committed) = slow(dir.path());
+    let (mut log, permit, committed, begun) = slow(dir.path());
     let first = start_append(&mut log, vec![entry(1, 0)]).await;
+    // The first commit holds this entry alone; what follows waits for the second.
+    begun.recv().unwrap();
     // Readable at once, as openraft asks, and not acknowledged.
     assert_eq!(log.try_get_log_entries(0..9).await.unwrap().len(), 1);
     let mut rest = Vec::new();
@@ -147,7 +154,7 @@ async fn nothing_is_acknowledged_before_its_commit_returned() {
 #[tokio::test]
 async fn after_a_failed_commit_nothing_is_acknowledged_any_more() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut log, permit, committed) = slow(dir.path());
+    let (mut log, permit, committed, _) = slow(dir.path());
     permit.send(Ok(())).unwrap();
     append(&mut log, vec![entry(1, 0)]).await.unwrap();
     permit.send(Err(io::Error::from(io::ErrorKind::StorageFull))).unwrap();
