@@ -548,8 +548,8 @@ impl Node {
             ops_per_s: f64::from_bits(self.ops_per_s.load(Ordering::Relaxed)),
             clients: self.clients.count(),
             errors: self.counters.errors.load(Ordering::Relaxed),
-            p50_us: self.counters.latency.quantile_us(0.5),
-            p99_us: self.counters.latency.quantile_us(0.99),
+            p50_us: self.counters.quantile_us(0.5),
+            p99_us: self.counters.quantile_us(0.99),
             insecure_bind: self.config.insecure_bind,
             ..NodeStats::default()
         };

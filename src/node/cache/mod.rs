@@ -216,7 +216,7 @@ async fn housekeeping(node: Arc<Node>) {
             commands = n;
             second = Duration::ZERO;
             node.ops_per_s.store(rate.to_bits(), Ordering::Relaxed);
-            node.counters.latency.second();
+            node.counters.classes.iter().for_each(|c| c.second());
             seconds += 1;
             node.heat.second(seconds);
         }
