@@ -456,6 +456,15 @@ fn wish(kind: OperationKind, nodes: &[&str]) -> Wish {
     Wish { kind, nodes, force: false, accept_data_loss: false }
 }
 
+/// The slot table of a view.
+pub fn slots_of(v: &WatchView) -> Vec<SlotState> {
+    let mut slots = vec![SlotState::default(); SLOTS];
+    for r in v.slots.iter().flatten() {
+        slots[r.first.ix()..=r.last.ix()].fill(r.state.clone());
+    }
+    slots
+}
+
 /// One node in a view.
 pub fn node<'a>(v: &'a WatchView, id: &str) -> &'a NodeStatus {
     v.status.nodes.iter().find(|n| n.id == id).unwrap_or_else(|| panic!("no {id} in {}", describe(v)))

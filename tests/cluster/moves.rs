@@ -10,7 +10,7 @@ use cachectl::proto::view::{Phase, SlotState};
 use super::alone;
 use super::client::Client;
 use super::common::PATIENCE;
-use super::fleet::{Fleet, Plan, is, is_backed, node};
+use super::fleet::{Fleet, Plan, is, is_backed, node, slots_of};
 use super::load::{Load, Shape};
 
 const SOME: u64 = 300;
@@ -35,20 +35,24 @@ fn at_step(slots: &[SlotState], step: Step) -> Option<&SlotState> {
     })
 }
 
-/// Looks until some slot is at that step; none if moves ended without being seen at it.
+/// Looks until some slot is at that step while every slot has its backup, so that a kill there is a single fault; none if
+/// moves ended without being seen so.
 fn catch(f: &Fleet, step: Step) -> Option<SlotState> {
     let end = Instant::now() + PATIENCE;
     let mut quiet = 0;
     while Instant::now() < end && quiet < 20 {
         let asked = Instant::now();
-        let slots = f.slots();
-        if let Some(s) = at_step(&slots, step) {
-            return Some(s.clone());
+        if let Some(v) = f.view() {
+            let slots = slots_of(&v);
+            if is_backed(&v)
+                && let Some(s) = at_step(&slots, step)
+            {
+                return Some(s.clone());
+            }
+            quiet = if v.status.operations.iter().any(|o| is_open(&o.state)) { 0 } else { quiet + 1 };
         }
-        let open = f.view().is_some_and(|v| v.status.operations.iter().any(|o| is_open(&o.state)));
-        quiet = if open { 0 } else { quiet + 1 };
         // Watching must not be the load that keeps moves from going on.
-        std::thread::sleep(asked.elapsed().max(Duration::from_millis(10)));
+        std::thread::sleep((asked.elapsed() * 3).max(Duration::from_millis(10)));
     }
     None
 }

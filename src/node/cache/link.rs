@@ -251,12 +251,15 @@ mod tests {
     use super::*;
     use crate::node::cache::node::Inbound;
     use crate::node::cache::peer::{Peer, Queue};
-    use crate::node::cache::replica::Replica;
+    use crate::node::cache::replica::Replica as Receiver;
+    use crate::node::cache::shard::Ran;
+    use crate::node::cache::store::{NeedRoom, Scope, Txn};
     use crate::node::config::NodeConfig;
     use crate::proto::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
     use crate::proto::slot::SLOTS;
+    use crate::proto::slot::Slot;
     use crate::proto::status::NodeState;
-    use crate::proto::view::{Config, Member, View};
+    use crate::proto::view::{Config, Member, Phase, Replica, SlotRange, SlotState, View};
 
     fn life(id: &str) -> Ref {
         Ref { id: NodeId::new(id).unwrap(), incarnation: Incarnation(1) }
@@ -353,13 +356,51 @@ mod tests {
     }
 
     #[test]
+    fn nobodys_keys_go_while_a_peer_makes_room() {
+        let node = node();
+        let replica = |id: &str| Replica { node: life(id), since: 1 };
+        let held_by = |primary: &str, index: u64| SlotState {
+            pterm: index,
+            cver: index,
+            phase: Phase::Serving,
+            clean: true,
+            primary: Some(life(primary)),
+            insync: if primary == "n1" { vec![replica("n1")] } else { vec![replica("n1"), replica("n2")] },
+            ..SlotState::default()
+        };
+        // It backs everything, so all its memory is the other's.
+        let mut first = view(1, NodeState::Up);
+        let range = |a: u16, b: u16, state| SlotRange { first: Slot(a), last: Slot(b), state };
+        first.slots = vec![range(0, 16383, held_by("n2", 1))];
+        node.absorb(&first);
+        let peer = node.known_peer(&life("n2")).unwrap();
+        assert_eq!(lock(&peer.quota).held, node.config.memory);
+        // Then half of it is its own; until the other has made room, a shortage is no reason to drop anything.
+        let mut second = view(2, NodeState::Up);
+        second.slots = vec![range(0, 8191, held_by("n1", 2)), range(8192, 16383, held_by("n2", 1))];
+        node.absorb(&second);
+        let short = || {
+            let slot = Slot(0);
+            let need = |scope| move |_: Txn<'_>| Err(NeedRoom { bytes: 1, scope });
+            let mut shard = lock(node.shard(slot));
+            let own = shard.run(slot, node.turn(), &Arc::default(), need(Scope::Own));
+            (own, shard.run(slot, node.turn(), &Arc::default(), need(Scope::Nobody)))
+        };
+        assert!(matches!(short(), (Ran::Park, Ran::Park)));
+        let told = lock(&peer.quota).told;
+        assert!(told < node.config.memory);
+        node.on_quota_ack(&peer, told);
+        assert!(matches!(short(), (Ran::Oom, Ran::Oom)), "now it is one");
+    }
+
+    #[test]
     fn another_session_starts_anew_and_the_same_one_goes_on() {
         let node = node();
         node.absorb(&view(1, NodeState::Up));
         let peer = node.known_peer(&life("n2")).unwrap();
         let state: Arc<std::sync::Mutex<Inbound>> = Arc::default();
         let welcome = |acked: u64| {
-            let r = Replica::welcome(node.clone(), peer.clone(), state.clone(), acked, Inbox::default());
+            let r = Receiver::welcome(node.clone(), peer.clone(), state.clone(), acked, Inbox::default());
             match frame::take(&r.out) {
                 Ok(Some((Frame::Welcome { received }, _))) => received,
                 other => panic!("{other:?}"),

@@ -285,6 +285,9 @@ impl Node {
             warn!(epoch = new.cfg_index, "declared dead, but the last holder of orphan slots: claiming them back");
         }
         self.was_member.fetch_or(live, Ordering::AcqRel);
+        // From here on slots and shares don't belong together, until shares follow from the new view too.
+        self.quotas_of.store(0, Ordering::Release);
+        self.budget.set_primary_quota_target(u64::MAX);
         let new = Arc::new(new);
         let now = Mono::now();
         for node in new.members.keys().filter_map(|id| new.current(id)).filter(|r| *r != self.me && new.is_live(r)) {
@@ -386,7 +389,7 @@ impl Node {
 
     /// Tells peers what they may use: first those who get less; more is given only from what is free.
     pub fn settle_quotas(&self) {
-        if self.config.standalone {
+        if self.config.standalone || self.quotas_of() == 0 {
             return;
         }
         // Who is gone uses nothing any more: it can't ack that it makes room.
@@ -396,6 +399,7 @@ impl Node {
         // The own quota shrinks at once but counts as taken until the keys are gone.
         let own = own_target.min(self.config.memory.saturating_sub(held));
         self.budget.set_primary_quota(own);
+        self.budget.set_primary_quota_target(own_target);
         held += own.max(self.budget.primary_used());
         for p in &peers {
             let mut q = lock(&p.quota);
@@ -415,7 +419,7 @@ impl Node {
         }
     }
 
-    /// The configuration that the quotas follow from; 0 before the first.
+    /// The configuration that the quotas follow from; 0 before the first, and while a newer one is taken in.
     pub fn quotas_of(&self) -> u64 {
         self.quotas_of.load(Ordering::Acquire)
     }
@@ -423,8 +427,14 @@ impl Node {
     /// Evicts what this node holds above its share at a peer, once that share is final.
     pub fn fit(&self, peer: &PeerRef) {
         let credit = *lock(&peer.credit);
-        let over = || self.budget.group_used(peer.group).saturating_sub(credit.target);
-        if credit.cfg_index == *self.cfg_index.borrow() && over() > 0 {
+        // Asked under the shard's lock: it and the shares must still be of one view.
+        let over = || match self.quotas_of() {
+            view if view > 0 && view == credit.cfg_index => {
+                self.budget.group_used(peer.group).saturating_sub(credit.target)
+            }
+            _ => 0,
+        };
+        if over() > 0 {
             let turn = self.turn();
             for shard in &self.shards {
                 lock(shard).shrink(Scope::Group(peer.group), over, turn, SHRINK_SLICE);
@@ -441,10 +451,13 @@ impl Node {
 
     /// Evicts what primaries hold above this node's own share of its memory.
     pub fn fit_own(&self) {
-        if self.config.standalone || self.quotas_of() == 0 {
+        if self.config.standalone {
             return;
         }
-        let over = || self.budget.primary_used().saturating_sub(self.own_quota.load(Ordering::Relaxed));
+        let over = || match self.quotas_of() {
+            0 => 0,
+            _ => self.budget.primary_used().saturating_sub(self.own_quota.load(Ordering::Relaxed)),
+        };
         if over() > 0 {
             let turn = self.turn();
             for shard in &self.shards {

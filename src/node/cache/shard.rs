@@ -198,6 +198,11 @@ impl Shard {
         if need.scope != Scope::Own && self.slots[slot.ix()].targets().first().is_some_and(moving) {
             return Evicted::NotYet;
         }
+        // The same of this node's own share, which its peers may still have to make room for.
+        let budget = self.store.budget();
+        if !matches!(need.scope, Scope::Group(_)) && budget.primary_quota() < budget.primary_quota_target() {
+            return Evicted::NotYet;
+        }
         self.evict_one(need, turn)
     }
 
