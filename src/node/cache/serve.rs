@@ -49,6 +49,12 @@ fn heavy(args: Args<'_>) -> bool {
     [args.len().saturating_sub(1), 2].iter().any(|i| args.get(*i).is_some_and(|a| a.len() > HEAVY))
 }
 
+/// A browser that was made to speak to this port (Redis closes on the same two words): what follows is not to be run.
+fn is_http(args: Args<'_>) -> bool {
+    let name = args.get(0).unwrap_or_default();
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
 /// What a reply rests on.
 enum Rests {
     /// On nothing more.
@@ -232,6 +238,7 @@ impl Connection {
 impl Session {
     /// For a connection that was admitted.
     pub fn new(node: Arc<Node>, state: ConnState, client: Arc<Client>) -> Self {
+        let id = state.id;
         let input = Input {
             decoder: Decoder::new(Limits::default()),
             buf: Vec::new(),
@@ -241,7 +248,6 @@ impl Session {
             whole: None,
             json: None,
         };
-        let id = state.id;
         let core = Core {
             node,
             state,
@@ -443,28 +449,15 @@ impl Core {
         }
         let (node, took) = (&self.node, now.0.saturating_sub(turn.mono.0));
         node.counters.commands.fetch_add(all, Ordering::Relaxed);
-        node.counters.latency.record(took, all);
         for (class, n) in node.counters.classes.iter().zip(ran).filter(|(_, n)| *n > 0) {
             class.record(took, n);
         }
-        self.tally.flush(node);
         self.client.active(turn.now.mono_ms, self.state.last_cmd);
+        self.tally.flush(node);
         // Only what was held went to peers.
         if !self.held.is_empty() && node.largest_backlog() > BACKLOG_MAX {
             node.backlogged.store(true, Ordering::Release);
         }
-    }
-
-    /// A browser that was made to speak to this port (Redis closes on the same two words): what follows is not to be run.
-    fn is_http(&mut self, args: Args<'_>) -> bool {
-        let name = args.get(0).unwrap_or_default();
-        let attack = name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:");
-        if attack {
-            tracing::warn!(client = self.state.addr, "HTTP on the client port: the connection is closed unanswered");
-            self.closing = true;
-            self.out.truncate(self.written);
-        }
-        attack
     }
 
     /// No reply is held and no command is parked.
@@ -516,9 +509,14 @@ impl Core {
         let proto = self.state.proto;
         let spec = match command::resolve(args) {
             Ok(spec) => spec,
-            Err(_) if json.is_none() && self.is_http(args) => {
-                buf.truncate(if direct { self.written } else { 0 });
+            Err(_) if json.is_none() && is_http(args) => {
+                tracing::warn!(
+                    client = self.state.addr,
+                    "HTTP on the client port: the connection is closed unanswered"
+                );
+                self.closing = true;
                 *(if direct { &mut self.out } else { &mut self.reply }) = buf;
+                self.out.truncate(self.written);
                 return Step::Done;
             }
             Err(e) => {
@@ -572,10 +570,10 @@ impl Core {
             }
         };
         let failed = buf.get(base) == Some(&b'-');
-        self.tally.add(&self.node, spec, failed);
         if failed {
             self.node.counters.erred(&buf[base..]);
         }
+        self.tally.add(&self.node, spec, failed);
         self.ran[spec.class()] += 1;
         if let Some(started) = started {
             self.node.timed(spec, &self.state, args, Mono::now().0.saturating_sub(started.0));
