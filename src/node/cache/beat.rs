@@ -471,8 +471,11 @@ impl Node {
     pub fn relinquished(&self) -> Vec<(Slot, u64, u64)> {
         let turn = self.turn();
         let giving = lock(&self.giving).clone();
+        // Who grants no lease is cut off or dead: nobody waits for it, and clients don't ask it.
+        let leases = self.peers().into_iter().map(|p| p.lease()).filter(|l| l.until > turn.mono);
+        let known = leases.map(|l| l.cfg_index).min().unwrap_or(u64::MAX);
         let look = |slot: Slot| {
-            let (cver, seq) = lock(self.shard(slot)).relinquish(slot, turn)?;
+            let (cver, seq) = lock(self.shard(slot)).relinquish(slot, turn, known)?;
             Some((slot, cver, seq))
         };
         giving.into_iter().filter_map(look).collect()

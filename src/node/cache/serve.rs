@@ -597,7 +597,10 @@ impl Core {
                 Some(Rests::Nothing)
             }
             Ran::Held { pterm, seq, wrote, until: u } => {
-                *until = (*until).min(u);
+                // A write rests on its confirmation at this pterm, which says as much as a lease.
+                if !wrote {
+                    *until = (*until).min(u);
+                }
                 Some(Rests::One { slot, pterm, seq, wrote })
             }
             Ran::Park => None,

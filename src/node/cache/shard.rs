@@ -314,8 +314,8 @@ impl Shard {
     }
 
     /// What RELINQUISH says of a slot that is being given away, if it may be said: (cver, final seq).
-    pub fn relinquish(&mut self, slot: Slot, turn: Turn) -> Option<(u64, u64)> {
-        self.slots[slot.ix()].relinquish(turn.mono)
+    pub fn relinquish(&mut self, slot: Slot, turn: Turn, known: u64) -> Option<(u64, u64)> {
+        self.slots[slot.ix()].relinquish(turn.mono, known)
     }
 
     /// A frame was refused; whether the target is broken.

@@ -14,7 +14,7 @@
 //! A handover (PROTOCOL 8.4), as the two ends see it. Only a newer view ends it: SWITCH, or serving again under the old primary.
 //!
 //! ```text
-//!  primary:  serves ── L answers beacons at the handover ──▶ parked ── all of ack_set confirmed ──▶ relinquished, repeated
+//!  primary:  serves ── L, and all that answer, know of it ──▶ parked ── all of ack_set confirmed ──▶ relinquished, repeated
 //!  L:        parks what comes ── SWITCH ──▶ Primary, serves once leases are held    (abort: answers MOVED again)
 //! ```
 //!
@@ -302,12 +302,9 @@ impl<P: Leased, W> SlotRepl<P, W> {
         Serving::Until(until)
     }
 
-    /// Whether this primary stopped serving for a handover. Its target parks first, so that nobody is sent back and forth.
+    /// Whether this primary stopped serving for a handover.
     fn is_parked(&self) -> bool {
-        self.giving.as_ref().is_some_and(|g| {
-            let knows = |t: &Target<P>| t.node == g.to && t.peer.lease().cfg_index >= g.asked;
-            g.parked || self.targets.iter().any(knows)
-        })
+        self.giving.as_ref().is_some_and(|g| g.parked)
     }
 
     /// Whether this primary is to give the slot away.
@@ -315,13 +312,16 @@ impl<P: Leased, W> SlotRepl<P, W> {
         self.giving.is_some()
     }
 
-    /// If everything is confirmed and nothing can be written any more: what RELINQUISH says, (cver, final seq). From then on
-    /// only a newer view frees this node, for the RELINQUISH may be committed at any time.
-    pub fn relinquish(&mut self, now: Mono) -> Option<(u64, u64)> {
-        if now < self.serve_after || !self.is_parked() {
+    /// Parks a slot that is to be given away, once its target parks too and everybody who answers beacons knows of the handover
+    /// (`known`: the lowest cfg_index among them), so that no client is sent here and then on. When everything is confirmed:
+    /// what RELINQUISH says, (cver, final seq). Once parked only a newer view frees this node, for a RELINQUISH may be
+    /// committed at any time.
+    pub fn relinquish(&mut self, now: Mono, known: u64) -> Option<(u64, u64)> {
+        let giving = self.giving.as_mut().filter(|_| now >= self.serve_after)?;
+        let knows = |t: &Target<P>| t.node == giving.to && t.peer.lease().cfg_index >= giving.asked;
+        if !giving.parked && (known < giving.asked || !self.targets.iter().any(knows)) {
             return None;
         }
-        let giving = self.giving.as_mut()?;
         giving.parked = true;
         (self.confirmed >= self.seq).then_some((self.cver, self.seq))
     }

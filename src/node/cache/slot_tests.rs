@@ -260,6 +260,125 @@ fn a_new_primary_with_members_confirms_nothing_before_they_answer() {
     assert_eq!(r.on_ack(&node(1), &Stream { pterm: 20, ..stream }, Sent::Item(2)), Acked::Confirmed);
 }
 
+fn handover(index: u64, to: u64, insync: &[(u64, u64)]) -> SlotState {
+    SlotState { phase: Phase::Handover, handover_to: Some(node(to)), ..state(index, 10, 1, insync, &[]) }
+}
+
+fn serves(r: &Repl) -> bool {
+    matches!(r.serving(T), Serving::Until(_))
+}
+
+const BOTH: [(u64, u64); 2] = [(1, 10), (2, 10)];
+
+#[test]
+fn a_primary_serves_on_until_the_target_and_the_others_know_of_the_handover() {
+    let (mut r, lease) = formed();
+    take(&mut r, &handover(20, 2, &BOTH), 1, Mono(0), &lease);
+    assert_eq!((r.relinquish(T, 20), serves(&r)), (None, true), "the target does not know");
+    lease.0.set(Lease { until: T.plus_ms(400), cfg_index: 20 });
+    assert_eq!((r.relinquish(T, 19), serves(&r)), (None, true), "somebody else does not");
+    assert_eq!((r.relinquish(T, 20), r.serving(T)), (Some((20, 0)), Serving::Wait));
+}
+
+#[test]
+fn nothing_is_relinquished_before_all_is_confirmed_and_nothing_is_written_after() {
+    let (mut r, lease) = formed();
+    r.commit();
+    take(&mut r, &handover(20, 2, &BOTH), 1, Mono(0), &lease);
+    lease.0.set(Lease { until: T.plus_ms(400), cfg_index: 20 });
+    assert_eq!((r.relinquish(T, 20), r.serving(T)), (None, Serving::Wait));
+    assert_eq!(r.on_ack(&node(2), &Stream { slot: SLOT, pterm: 10, since: 10 }, Sent::Item(1)), Acked::Confirmed);
+    assert_eq!(r.relinquish(T, 20), Some((20, 1)));
+    // Whatever becomes of the lease, and whoever is slow: it is said again, and stays parked.
+    lease.0.set(Lease::default());
+    assert_eq!((r.relinquish(T, 0), r.serving(T)), (Some((20, 1)), Serving::Wait));
+}
+
+/// COUNTEREXAMPLES 5: what is said carries the view's cver, and only a newer view that shows it serving frees the primary.
+#[test]
+fn a_primary_that_relinquished_is_freed_by_a_view_only() {
+    let (mut r, lease) = formed();
+    take(&mut r, &handover(20, 2, &BOTH), 1, Mono(0), &lease);
+    lease.0.set(Lease { until: T.plus_ms(400), cfg_index: 20 });
+    assert_eq!(r.relinquish(T, 20), Some((20, 0)));
+    // Aborted and begun again, unseen: parked still, and what it says now is of the new one.
+    take(&mut r, &handover(30, 2, &BOTH), 1, Mono(0), &lease);
+    assert_eq!(r.serving(T), Serving::Wait);
+    lease.0.set(Lease { until: T.plus_ms(400), cfg_index: 30 });
+    assert_eq!(r.relinquish(T, 30), Some((30, 0)));
+    take(&mut r, &state(40, 10, 1, &BOTH, &[]), 1, Mono(0), &lease);
+    assert_eq!((r.relinquish(T, 40), serves(&r)), (None, true));
+}
+
+#[test]
+fn the_target_parks_then_serves_and_the_old_primary_stays_in_sync() {
+    let lease = leased(20);
+    let (mut old, _) = formed();
+    let mut new = Repl::default();
+    take(&mut new, &SlotState { clean: true, ..state(10, 10, 1, &BOTH, &[]) }, 2, Mono(0), &lease);
+    let stream = Stream { slot: SLOT, pterm: 10, since: 10 };
+    assert_eq!((old.commit(), new.on_item(&stream, 1)), (1, Accept::Apply));
+    new.applied();
+    old.on_ack(&node(2), &stream, Sent::Item(1));
+    assert_eq!(new.serving(T), Serving::No);
+    take(&mut new, &handover(20, 2, &BOTH), 2, Mono(0), &lease);
+    assert_eq!(new.serving(T), Serving::Wait, "who comes early waits");
+    let switched = SlotState { clean: true, ..state(30, 30, 2, &BOTH, &[]) };
+    // Its own promise to the old primary is no hindrance after a switch; a lease from before it is.
+    take(&mut new, &switched, 2, T.plus_ms(500), &lease);
+    assert_eq!((new.seq(), new.serving(T)), (1, Serving::Wait));
+    lease.0.set(Lease { until: T.plus_ms(400), cfg_index: 30 });
+    assert!(serves(&new));
+    let change = take(&mut old, &switched, 1, Mono(0), &lease);
+    assert_eq!(
+        (change.wipe, old.rank(), old.serving(T), old.held(10, 1)),
+        (false, Rank::InSync, Serving::No, Held::Confirmed)
+    );
+    // An abort instead: what it parked is sent back.
+    let mut other = Repl::default();
+    take(&mut other, &state(10, 10, 1, &BOTH, &[]), 2, Mono(0), &lease);
+    take(&mut other, &handover(20, 2, &BOTH), 2, Mono(0), &lease);
+    take(&mut other, &state(30, 10, 1, &BOTH, &[]), 2, Mono(0), &lease);
+    assert_eq!(other.serving(T), Serving::No);
+}
+
+/// COUNTEREXAMPLES 2: neither ready learners nor handovers before this node's own promises are over.
+#[test]
+fn under_a_promise_nothing_is_reported_and_nothing_relinquished() {
+    let lease = leased(30);
+    let mut r = Repl::default();
+    take(&mut r, &SlotState { clean: true, ..state(10, 10, 1, &BOTH, &[]) }, 2, Mono(0), &lease);
+    take(&mut r, &state(20, 20, 2, &[(2, 10)], &[(3, 20)]), 2, T.plus_ms(300), &lease);
+    let (stream, _) = r.open_copy(SLOT, &node(3), 20).unwrap();
+    r.on_ack(&node(3), &stream, Sent::LastChunk);
+    assert_eq!(r.count_learner(&node(3), &stream, T), Some(0));
+    assert_eq!(r.on_ack(&node(3), &stream, Sent::End(0)), Acked::Ready);
+    assert_eq!(r.ready_learners(T.plus_ms(299)).count(), 0);
+    assert_eq!(r.ready_learners(T.plus_ms(300)).count(), 1);
+    let given =
+        SlotState { phase: Phase::Handover, handover_to: Some(node(3)), ..state(30, 20, 2, &[(2, 10), (3, 20)], &[]) };
+    take(&mut r, &given, 2, Mono(0), &lease);
+    assert_eq!(r.relinquish(T.plus_ms(299), 30), None);
+    assert_eq!(r.relinquish(T.plus_ms(300), 30), Some((30, 0)));
+}
+
+/// A backup that a hand-out made in sync at once waits as its primary does: it promised the lost primary nothing itself, but
+/// somebody may have. Where the slot was given up by plan nobody waits.
+#[test]
+fn a_backup_of_an_empty_hand_out_does_not_cut_its_wait_short() {
+    for clean in [false, true] {
+        let lease = leased(50);
+        let mut r = Repl::default();
+        let handed = SlotState { clean, ..state(40, 40, 3, &[(3, 40), (4, 40)], &[]) };
+        take(&mut r, &handed, 4, Mono(0), &lease);
+        assert_eq!((r.rank(), r.seq()), (Rank::InSync, 0));
+        take(&mut r, &state(50, 50, 4, &[(4, 40)], &[]), 4, Mono(0), &lease);
+        let waits = r.serving(T.plus_ms(PROMISE_MS - 1)) == Serving::Wait;
+        assert_eq!(waits, !clean);
+        assert!(matches!(r.serving(T.plus_ms(PROMISE_MS)), Serving::Until(_)));
+    }
+}
+
 /// A member leaves: its data is dropped once the configuration shows it, and not before.
 #[test]
 fn data_is_dropped_by_configuration_only() {
