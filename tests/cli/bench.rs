@@ -65,7 +65,8 @@ fn a_clusters_counts_are_the_generators() {
     let (a, b) = (a.to_str().unwrap(), b.to_str().unwrap());
     let doc = s.run(&["bench", "compare", a, b, "-o", "json"]).exits(0).json();
     let figure = &doc["figures"][0];
-    assert_eq!((figure["figure"].as_str(), figure["ratio"].as_f64()), (Some("ops/s"), Some(0.5)), "{doc}");
+    assert_eq!(figure["figure"], "ops/s");
+    assert!((figure["ratio"].as_f64().unwrap() - 0.5).abs() < 1e-9, "{doc}");
     assert_eq!(doc["differ"].as_array().map(Vec::len), Some(0));
     let table = s.run(&["bench", "compare", a, b]).exits(0).out;
     assert!(table.contains("0.50×"), "{table}");
@@ -147,7 +148,7 @@ fn a_moved_key_is_followed_once_and_is_no_error() {
     assert_eq!(r.nodes.len(), 2);
     let (a, b) = (a.store.lock().unwrap(), b.store.lock().unwrap());
     assert_eq!(a.sets + b.sets, r.set.ops + 500);
-    assert!(b.gets > 1000 && a.gets > 1000, "{} {}", a.gets, b.gets);
+    assert!(b.gets > 0 && a.gets > 0, "{} {}", a.gets, b.gets);
 }
 
 #[test]
