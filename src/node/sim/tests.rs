@@ -24,6 +24,9 @@ fn explain(seed: u64, mutant: Option<Mutant>) -> String {
     )
 }
 
+/// Fresh seeds where nobody says how many: a few seconds' worth.
+const FRESH_SEEDS: u64 = 12;
+
 /// Runs seeds on all cores until so many have failed.
 fn many(mutant: Option<Mutant>, first: u64, count: u64, failures: usize) -> (Summary, Vec<u64>) {
     let next = AtomicU64::new(first);
@@ -60,7 +63,7 @@ fn many(mutant: Option<Mutant>, first: u64, count: u64, failures: usize) -> (Sum
 #[test]
 fn fresh_seeds() {
     let first = number("CACHECTL_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
-    let count = number("CACHECTL_SEEDS").unwrap_or(60);
+    let count = number("CACHECTL_SEEDS").unwrap_or(FRESH_SEEDS);
     println!("{count} seeds from {first}");
     let begun = Instant::now();
     let (total, failed) = many(None, first, count, number("CACHECTL_FAILURES").map_or(1, |n| n as usize));
@@ -81,6 +84,18 @@ fn one_seed() {
         panic!("seed {seed}: {}", v.text);
     }
     println!("{result:?}");
+}
+
+/// What failed once is run for ever.
+#[test]
+fn seeds_that_failed_once() {
+    let lines = include_str!("seeds.txt").lines().filter(|l| !l.starts_with('#'));
+    let seeds: Vec<u64> = lines.map(|l| l.split_whitespace().next().unwrap().parse().unwrap()).collect();
+    assert!(!seeds.is_empty());
+    for seed in seeds {
+        let (_, failed) = many(None, seed, 1, 1);
+        assert!(failed.is_empty(), "{}", explain(seed, None));
+    }
 }
 
 /// A seed decides everything.
