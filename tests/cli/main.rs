@@ -14,5 +14,6 @@ mod fake_cache;
 mod operators;
 mod processes;
 mod sandbox;
+mod scale;
 mod shells;
 mod words;
