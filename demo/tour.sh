@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A guided tour of a local cluster: start it, write to it, kill a cache node, kill the leading master, stop it.
+# A guided tour of a local cluster: start it, write to it, kill a cache node, kill the leading master, scale out and in, switch
+# masters, stop it.
 # Every step is checked; the first that fails ends the tour with exit code 1, after its cluster was ended.
 set -euo pipefail
 
@@ -95,6 +96,7 @@ status() { "$cachectl" status --name tour -o json 2> /dev/null || true; }
 cluster_state() { status | grep -o '"state":"[a-z]*"' | head -n 1 | cut -d '"' -f 4; }
 leader() { status | grep -o '"leader":"[^"]*"' | cut -d '"' -f 4; }
 node_state() { status | grep -o "\"id\":\"$1\",\"addr\":\"[^\"]*\",\"incarnation\":\"[^\"]*\",\"state\":\"[a-z]*\"" | grep -o '[a-z]*"$' | tr -d '"'; }
+primary_slots() { status | grep -o "\"id\":\"$1\",\"addr\":.*" | grep -o '"primary_slots":[0-9]*' | head -n 1 | cut -d : -f 2; }
 # The pid that `up` recorded; nothing else is ever signalled.
 pid_of() { awk -v id="\"$1\"" '$1 == "\"id\":" { found = index($2, id) } found && $1 == "\"pid\":" { gsub(/[^0-9]/, "", $2); print $2; exit }' "$state/cluster.json"; }
 
@@ -180,7 +182,32 @@ is_up n2 || fail "n2 is not back"
 run status --name tour
 breathe
 
-say "7. Every acknowledged write is still there"
+say "7. Scale out: a fourth node gets its share while the writer writes"
+before=$(acknowledged)
+run add --name tour
+until_true "the cluster is ok" is_ok
+is_up n4 || fail "n4 is not up"
+(($(primary_slots n4) > 16384 / 5)) || fail "n4 leads only $(primary_slots n4) slots"
+echo "  ok: n4 leads $(primary_slots n4) slots"
+until_true "writes went on meanwhile" more_than $((before + 20))
+breathe
+
+say "8. Switchover: another master leads, by plan"
+old=$(leader)
+run switchover --name tour
+until_true "another master than $old leads" leads_other_than "$old"
+breathe
+
+say "9. Scale in: n4 is drained, then it stops"
+victim=$(pid_of n4)
+run remove n4 --yes --name tour
+gone "$victim" || fail "n4 (process $victim) still runs"
+[[ $(node_state n4) == left ]] || fail "n4 is '$(node_state n4)', not left"
+until_true "the cluster is ok" is_ok
+run check --name tour
+breathe
+
+say "10. Every acknowledged write is still there"
 kill "$writer" 2> /dev/null || true
 wait "$writer" 2> /dev/null || true
 writer=
@@ -192,7 +219,7 @@ done < "$acked"
 echo "  ok: $count of $count"
 breathe
 
-say "8. Down: no process, no socket, no lock stays"
+say "11. Down: no process, no socket, no lock stays"
 pids=$(awk '$1 == "\"pid\":" { gsub(/[^0-9]/, "", $2); print $2 }' "$state/cluster.json")
 run down --name tour
 for pid in $pids; do

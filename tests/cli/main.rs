@@ -15,5 +15,6 @@ mod health;
 mod operators;
 mod processes;
 mod sandbox;
+mod scale;
 mod shells;
 mod words;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Ctx;
+use super::foreground::Stop;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::link::{self, unanswered};
 use crate::cli::output::escape;
@@ -23,11 +24,12 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub async fn to_the_end(ctx: &Ctx, masters: &[String], id: u64) -> Result<(String, Exit), CliError> {
     let progress = Progress::gauge(&ctx.out);
     let mut client = link::masters(masters, ASK);
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    // SIGTERM and a lost terminal let go as Ctrl-C does: the operation is the cluster's, not this command's.
+    let mut stop = Stop::watch()?;
     let mut heard = Instant::now();
     loop {
         let seen = tokio::select! {
-            _ = &mut interrupt => {
+            () = stop.asked() => {
                 drop(progress);
                 ctx.out.say(&format!("let go of operation #{id}, which goes on; `cachectl ops show {id}` looks at it, `cachectl ops cancel {id}` ends it"));
                 return Ok(("detached".into(), Exit::Detached));

@@ -15,9 +15,8 @@ use crate::proto::operation::{Accepted, Apply, PlanView, Role, Wish};
 
 /// How long the masters may take to plan and to accept: an election, and a commit on a busy disk.
 pub const ASK: Duration = Duration::from_secs(10);
-/// How often the leader is asked for the plan anew, where nobody confirmed the one before: each time the ring must have
-/// changed in between.
-const STALE_MAX: usize = 5;
+/// How often a plan that nobody confirmed is shown anew; while another operation moves slots it would never hold still.
+const STALE_MAX: usize = 2;
 
 /// What such a command says of itself with `-o json`.
 #[derive(Debug, Serialize)]
@@ -83,12 +82,20 @@ impl<'a> Errand<'a> {
         }
     }
 
-    /// Does what was planned.
+    /// Does what was planned, and nothing else.
     pub async fn apply(&mut self, plan: PlanView) -> Result<Applied, CliError> {
+        let bound = (Some(plan.epoch), Some(plan.moves_digest.clone()));
+        self.send(plan, bound).await
+    }
+
+    async fn send(
+        &mut self,
+        plan: PlanView,
+        (epoch, moves_digest): (Option<u64>, Option<String>),
+    ) -> Result<Applied, CliError> {
         let newest = self.newest().await?;
         let wish = plan.wish.clone();
-        let apply =
-            Apply { wish: wish.clone(), epoch: Some(plan.epoch), moves_digest: Some(plan.moves_digest.clone()) };
+        let apply = Apply { wish: wish.clone(), epoch, moves_digest };
         match self.client.request(&Message::Apply(apply), Repeat::Unsafe).await {
             Ok(Message::Accepted(accepted)) => {
                 let Accepted { operation, plan } = *accepted;
@@ -128,7 +135,11 @@ impl<'a> Errand<'a> {
                 }
             }
         }
-        Err(stale())
+        // Another operation moves slots all the while; this one waits behind it, and is planned when its turn comes.
+        match self.send(plan, (None, None)).await? {
+            Applied::Accepted(operation, plan) => Ok((operation, plan)),
+            Applied::Stale(_) => Err(stale()),
+        }
     }
 
     /// The newest operation's number.
@@ -318,6 +329,9 @@ pub mod tests {
             Message::Apply(a) if a.epoch == Some(2) => {
                 Say::Answer(Message::Accepted(Box::new(Accepted { operation: Some(9), plan: plan(2) })))
             }
+            Message::Apply(a) if a.epoch.is_none() => {
+                Say::Answer(Message::Accepted(Box::new(Accepted { operation: Some(10), plan: plan(7) })))
+            }
             Message::Apply(_) => Say::Answer(Message::Error(Failure::new("STALE_PLAN", "no"))),
             other => panic!("{other:?}"),
         })
@@ -330,6 +344,8 @@ pub mod tests {
         assert_eq!((op, now.epoch), (Some(9), 2));
         // What a person confirmed is never replaced by something else.
         assert!(matches!(e.apply(plan(1)).await.unwrap(), Applied::Stale(p) if p.epoch == 3));
+        // A ring that never holds still is no reason to do nothing, where nobody was asked.
+        assert_eq!(e.apply_latest(plan(3)).await.unwrap().0, Some(10));
     }
 
     #[tokio::test]

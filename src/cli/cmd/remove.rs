@@ -58,7 +58,13 @@ pub async fn run(ctx: &Ctx, args: &RemoveArgs) -> CmdResult {
     errand.show(&plan)?;
     let list = nodes.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", ");
     confirm(ctx, &question(args, &list))?;
-    let (operation, plan) = match errand.apply(plan).await? {
+    // With --yes nobody looked at the plan; what may lose data is bound to it all the same.
+    let bound = !ctx.yes || args.force || args.accept_data_loss;
+    let applied = match bound {
+        true => errand.apply(plan).await?,
+        false => errand.apply_latest(plan).await.map(|(operation, plan)| Applied::Accepted(operation, plan))?,
+    };
+    let (operation, plan) = match applied {
         Applied::Accepted(operation, plan) => (operation, plan),
         Applied::Stale(now) => {
             // What was confirmed is another thing than this.
