@@ -294,8 +294,10 @@ impl Brain {
     fn finish(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
         let (now, state) = (t.now, t.state);
         if op.kind == OperationKind::ScaleIn {
-            let here = op.nodes.iter().filter_map(|n| state.cfg.current(n)).filter(|n| state.cfg.is_live(n));
-            let here: Vec<Ref> = here.collect();
+            // One that ended and came back is a new life, which nobody asked to leave: a restart is a drain and a return.
+            let leaving =
+                |n: &Ref| state.cfg.is_live(n) && state.cfg.member(n).is_some_and(|m| m.state == NodeState::Draining);
+            let here: Vec<Ref> = op.nodes.iter().filter_map(|n| state.cfg.current(n)).filter(leaving).collect();
             let holding: Vec<&str> = here
                 .iter()
                 .filter(|n| state.cfg.slots.iter().any(|s| s.replica(n).is_some()))

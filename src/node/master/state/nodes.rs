@@ -83,17 +83,8 @@ impl State {
                 holder.gone = Some(Gone::NewLife);
             }
         }
-        // A node that died while it was being drained is drained on: the operation waits for it to go.
-        let leaves = |o: &super::Operation| {
-            o.kind == OperationKind::ScaleIn && o.state.is_open() && o.nodes.contains(&r.node.id)
-        };
-        let state = if self.operations.values().any(leaves) {
-            NodeState::Draining
-        } else if r.standby && !self.admitted.contains(&r.node.id) {
-            NodeState::Standby
-        } else {
-            NodeState::Joining
-        };
+        let state =
+            if r.standby && !self.admitted.contains(&r.node.id) { NodeState::Standby } else { NodeState::Joining };
         self.cfg.members.insert(
             r.node.id.clone(),
             Member {

@@ -387,7 +387,16 @@ fn leadership_moves_only_to_masters_that_exist() {
     let mut ask = |to: Option<&str>| {
         let message = Message::SwitchMaster(crate::proto::control::SwitchMaster { to: to.map(m) });
         let event = Event::Operator { conn: OPERATOR, id: 5, by: "cli".into(), message };
-        w.brain.step(w.now, &w.state, 0, event).remove(0)
+        match w.brain.step(w.now, &w.state, 0, event).remove(0) {
+            // First it is put on record who asked, then leadership goes.
+            Command::Propose { token, entry } => {
+                assert!(matches!(entry.act, Act::Note { .. }) && entry.by.as_deref() == Some("cli"));
+                let applied = w.commit(&entry);
+                let done = Event::Proposed { token, outcome: Outcome::Applied(applied) };
+                w.brain.step(w.now, &w.state, 0, done).remove(0)
+            }
+            other => other,
+        }
     };
     assert!(matches!(ask(None), Command::Transfer { to: None, answer: Some((OPERATOR, 5)) }));
     assert!(matches!(ask(Some("m2")), Command::Transfer { to: Some(_), .. }));
