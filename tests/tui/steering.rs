@@ -163,7 +163,7 @@ fn an_operator_scales_and_switches_with_keys_alone() {
     desk.see("handed over in");
     assert_ne!(desk.status()["leader"].as_str(), Some(before.as_str()));
     desk.press(&["4"]);
-    desk.sees(&["Who led when", "handed over to", "by tui"]);
+    desk.sees(&["Who led when", "handed over to", "asked for by"]);
 
     // In to three: the wrong name does nothing, the right one does.
     desk.press(&["1", "G", "-", "Enter"]);
