@@ -127,8 +127,11 @@ impl Goal {
                 None => Step::Add(to.clone()),
             };
         }
+        // Add before remove: the last backup stays until the primary is where it shall be, for the old primary may be the next backup.
+        let backups = slot.backups().count();
+        let is_last = |n: &Ref| backups == 1 && slot.in_sync(n) && self.primary_is_due(slot);
         let mut members = slot.insync.iter().chain(&slot.learners).map(|r| &r.node);
-        match members.find(|n| *n != primary && self.leaves(&n.id)) {
+        match members.find(|n| *n != primary && self.leaves(&n.id) && !is_last(n)) {
             Some(node) => Step::Remove(node.clone()),
             None => Step::Done,
         }
@@ -332,4 +335,69 @@ pub fn planned(cfg: &Config, goals: &[Goal], nodes: &[PlanNode]) -> Plan {
 /// Whether an operation moves slots by plan; a rebuild makes its own.
 pub fn is_scale(op: &Operation) -> bool {
     op.kind != OperationKind::Rebuild
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::id::Incarnation;
+    use crate::proto::view::Replica;
+
+    fn node(id: &NodeId) -> Ref {
+        Ref { id: id.clone(), incarnation: Incarnation(1) }
+    }
+
+    fn replica(id: &NodeId) -> Replica {
+        Replica { node: node(id), since: 0 }
+    }
+
+    /// What the log makes of a step.
+    fn take(slot: &mut SlotState, step: Step) {
+        match step {
+            Step::Add(to) => slot.learners.push(replica(&to)),
+            Step::Handover(to) => slot.primary = Some(to),
+            Step::Remove(node) => {
+                slot.insync.retain(|r| r.node != node);
+                slot.learners.retain(|r| r.node != node);
+            }
+            Step::Running => {
+                let learners = std::mem::take(&mut slot.learners);
+                assert!(!learners.is_empty(), "it waits for nothing: {slot:?}");
+                slot.insync.extend(learners);
+            }
+            Step::Done => {}
+        }
+    }
+
+    #[test]
+    fn every_way_of_two_holders_to_two_others_keeps_two_copies_and_ends() {
+        let ids: Vec<NodeId> = (1..=4).map(|n| format!("n{n}").parse().unwrap()).collect();
+        let (p, b) = (&ids[0], &ids[1]);
+        for p2 in &ids {
+            for b2 in ids.iter().filter(|b2| *b2 != p2) {
+                let goal = Goal {
+                    primary: (p2 != p).then(|| (Some(p.clone()), p2.clone())),
+                    backup: (b2 != b).then(|| (Some(b.clone()), Some(b2.clone()))),
+                };
+                let mut slot = SlotState { primary: Some(node(p)), ..SlotState::default() };
+                slot.insync = vec![replica(p), replica(b)];
+                for primaries in [false, true] {
+                    for n in 0.. {
+                        assert!(n < 20, "({p},{b}) to ({p2},{b2}) goes on for ever: {slot:?}");
+                        let step = goal.step(&slot, primaries);
+                        if step == Step::Done {
+                            break;
+                        }
+                        take(&mut slot, step);
+                        assert!(slot.insync.len() >= 2, "({p},{b}) to ({p2},{b2}) leaves one copy: {slot:?}");
+                        assert!(slot.insync.len() + slot.learners.len() <= 4, "{slot:?}");
+                    }
+                    assert!(!goal.backup_is_due(&slot), "{slot:?}");
+                }
+                assert_eq!(slot.primary.as_ref().map(|r| &r.id), Some(p2));
+                let backups: Vec<&NodeId> = slot.backups().map(|r| &r.node.id).collect();
+                assert_eq!(backups, [b2], "({p},{b}) to ({p2},{b2})");
+            }
+        }
+    }
 }
