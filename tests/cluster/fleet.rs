@@ -15,7 +15,7 @@ use cachectl::proto::id::NodeId;
 use cachectl::proto::operation::{Apply, OperationKind, PlanView, Wish};
 use cachectl::proto::slot::{SLOTS, Slot};
 use cachectl::proto::status::{Health, NodeState, NodeStatus, WatchView};
-use cachectl::proto::view::{SlotState, View};
+use cachectl::proto::view::{Phase, Replica, SlotState, View};
 use rustix::process::Signal;
 
 use super::client::Client;
@@ -346,7 +346,28 @@ impl Fleet {
             // Watching must not be the load that keeps it from recovering.
             std::thread::sleep((asked.elapsed() * 3).max(Duration::from_millis(40)));
         }
-        panic!("gave up waiting for {what}; last seen: {}", last.map_or("nothing".into(), |v| describe(&v)));
+        let seen = last.map_or("nothing".into(), |v| describe(&v));
+        panic!("gave up waiting for {what}; last seen: {seen}\nslots at work:\n{}", self.unrest());
+    }
+
+    /// The slots that are not just served by a primary and a backup, alike ones in one line.
+    fn unrest(&self) -> String {
+        let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+        for s in self.slots() {
+            if s.phase != Phase::Serving || s.insync.len() != 2 || !s.learners.is_empty() {
+                let names = |of: &[Replica]| of.iter().map(|r| r.node.to_string()).collect::<Vec<_>>().join(" ");
+                let primary = s.primary.as_ref().map(ToString::to_string);
+                let line = format!(
+                    "{:?} of {primary:?} to {:?}, in sync {}, learners {}",
+                    s.phase,
+                    s.handover_to.map(|r| r.to_string()),
+                    names(&s.insync),
+                    names(&s.learners)
+                );
+                *kinds.entry(line).or_default() += 1;
+            }
+        }
+        kinds.into_iter().map(|(line, n)| format!("  {n} x {line}\n")).collect()
     }
 
     /// Waits until every slot has a primary and a backup, and everybody is there.

@@ -116,7 +116,6 @@ fn s17_leader_killed_at_each_step_of_a_move() {
 }
 
 #[test]
-#[ignore = "red on a busy machine, not understood yet; `just soak` runs it"]
 fn s18_primary_backup_and_target_killed_at_each_step_of_a_move() {
     let _alone = alone();
     let mut f = Fleet::start(Plan { nodes: 4, spare: 1, node_flags: BIG, ..Plan::default() });
@@ -159,7 +158,6 @@ fn s18_primary_backup_and_target_killed_at_each_step_of_a_move() {
 }
 
 #[test]
-#[ignore = "red on a busy machine, not understood yet; `just soak` runs it"]
 fn s19_an_unrelated_failover_during_switch() {
     let _alone = alone();
     let mut f = Fleet::start(Plan { nodes: 4, spare: 1, ..Plan::default() });

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::entry::{Change, SlotChange};
 use super::operation::{host, may_hold, runs};
-use super::state::Operation;
+use super::state::{Operation, REPLICAS_MAX};
 use crate::proto::id::{NodeId, Ref};
 use crate::proto::operation::OperationKind;
 use crate::proto::plan::{Mode, Move, Placement, Plan, PlanNode, Role, digest, moves, plan};
@@ -80,11 +80,33 @@ impl Goal {
         self.backup.as_ref().and_then(|(_, to)| to.as_ref())
     }
 
-    /// A node that held the slot in a role that moved away, and is to hold it in none.
-    fn leaves(&self, id: &NodeId) -> bool {
-        let from =
-            [self.primary.as_ref().and_then(|(f, _)| f.as_ref()), self.backup.as_ref().and_then(|(f, _)| f.as_ref())];
-        from.contains(&Some(id)) && ![self.primary_to(), self.backup_to()].contains(&Some(id))
+    /// Whether the node held the slot in a role that moves away from it.
+    fn is_from(&self, id: &NodeId) -> bool {
+        let primary = self.primary.as_ref().and_then(|(from, _)| from.as_ref());
+        let backup = self.backup.as_ref().and_then(|(from, _)| from.as_ref());
+        [primary, backup].contains(&Some(id))
+    }
+
+    /// Who backs the slot in the end.
+    fn final_backup<'a>(&'a self, slot: &'a SlotState) -> Option<&'a NodeId> {
+        let leads = self.primary_to().or(slot.primary.as_ref().map(|p| &p.id));
+        match &self.backup {
+            Some((_, to)) => to.as_ref(),
+            // It does not move: the first of those who back it now and are not on their way out.
+            None => slot.insync.iter().map(|r| &r.node.id).find(|id| Some(*id) != leads && !self.is_from(id)),
+        }
+    }
+
+    /// A member that is not wanted in the end and not needed until then: what an operation, a death or an earlier plan left.
+    /// Add before remove: the last backup stays until all is where it shall be, for the old primary may be the next backup.
+    fn spare<'a>(&self, slot: &'a SlotState) -> Option<&'a Ref> {
+        let wanted = [self.primary_to(), self.final_backup(slot)];
+        let backups = slot.backups().count();
+        let is_over = !self.primary_is_due(slot) && !self.backup_is_due(slot);
+        let unwanted = |n: &&Ref| Some(*n) != slot.primary.as_ref() && !wanted.contains(&Some(&n.id));
+        // A copy to make up for a lost backup is wanted by a rebuild, whatever this plan says.
+        let learner = slot.learners.iter().map(|r| &r.node).find(|n| backups > 0 && unwanted(n));
+        learner.or_else(|| slot.insync.iter().map(|r| &r.node).find(|n| (backups > 1 || is_over) && unwanted(n)))
     }
 
     /// Moves of this slot that are done when `learner` is promoted.
@@ -110,31 +132,30 @@ impl Goal {
 
     /// The next step of a slot; `primaries` = the turn of the primaries has come.
     pub fn step(&self, slot: &SlotState, primaries: bool) -> Step {
-        let Some(primary) = &slot.primary else { return Step::Done };
+        if slot.primary.is_none() {
+            return Step::Done;
+        }
         if slot.phase == Phase::Handover {
             return Step::Running;
         }
-        let learner = |id: &NodeId| slot.learners.iter().any(|r| &r.node.id == id);
         let insync = |id: &NodeId| slot.insync.iter().find(|r| &r.node.id == id);
+        let add = |id: &NodeId| {
+            if slot.learners.iter().any(|r| &r.node.id == id) {
+                Step::Running
+            } else if slot.insync.len() + slot.learners.len() < REPLICAS_MAX {
+                Step::Add(id.clone())
+            } else {
+                self.spare(slot).map_or(Step::Running, |node| Step::Remove(node.clone()))
+            }
+        };
         if let Some(to) = self.backup_to().filter(|_| self.backup_is_due(slot)) {
-            return if learner(to) { Step::Running } else { Step::Add(to.clone()) };
+            return add(to);
         }
         // Before their turn the old primary stays, but a backup that moved away may go.
         if let Some(to) = self.primary_to().filter(|_| primaries && self.primary_is_due(slot)) {
-            return match insync(to) {
-                Some(r) => Step::Handover(r.node.clone()),
-                None if learner(to) => Step::Running,
-                None => Step::Add(to.clone()),
-            };
+            return insync(to).map_or_else(|| add(to), |r| Step::Handover(r.node.clone()));
         }
-        // Add before remove: the last backup stays until the primary is where it shall be, for the old primary may be the next backup.
-        let backups = slot.backups().count();
-        let is_last = |n: &Ref| backups == 1 && slot.in_sync(n) && self.primary_is_due(slot);
-        let mut members = slot.insync.iter().chain(&slot.learners).map(|r| &r.node);
-        match members.find(|n| *n != primary && self.leaves(&n.id) && !is_last(n)) {
-            Some(node) => Step::Remove(node.clone()),
-            None => Step::Done,
-        }
+        self.spare(slot).map_or(Step::Done, |node| Step::Remove(node.clone()))
     }
 }
 
@@ -369,9 +390,26 @@ mod tests {
         }
     }
 
+    /// Who else may hold the slot when a plan meets it: in sync, or being copied to.
+    fn with_rests(slot: &SlotState, ids: &[NodeId]) -> Vec<SlotState> {
+        let mut out = vec![slot.clone()];
+        for id in ids.iter().filter(|id| !slot.insync.iter().any(|r| &r.node.id == *id)) {
+            for base in out.clone() {
+                if base.insync.len() + base.learners.len() == REPLICAS_MAX {
+                    continue;
+                }
+                let (mut in_sync, mut learner) = (base.clone(), base);
+                in_sync.insync.push(replica(id));
+                learner.learners.push(replica(id));
+                out.extend([in_sync, learner]);
+            }
+        }
+        out
+    }
+
     #[test]
     fn every_way_of_two_holders_to_two_others_keeps_two_copies_and_ends() {
-        let ids: Vec<NodeId> = (1..=4).map(|n| format!("n{n}").parse().unwrap()).collect();
+        let ids: Vec<NodeId> = (1..=5).map(|n| format!("n{n}").parse().unwrap()).collect();
         let (p, b) = (&ids[0], &ids[1]);
         for p2 in &ids {
             for b2 in ids.iter().filter(|b2| *b2 != p2) {
@@ -379,25 +417,32 @@ mod tests {
                     primary: (p2 != p).then(|| (Some(p.clone()), p2.clone())),
                     backup: (b2 != b).then(|| (Some(b.clone()), Some(b2.clone()))),
                 };
-                let mut slot = SlotState { primary: Some(node(p)), ..SlotState::default() };
-                slot.insync = vec![replica(p), replica(b)];
-                for primaries in [false, true] {
-                    for n in 0.. {
-                        assert!(n < 20, "({p},{b}) to ({p2},{b2}) goes on for ever: {slot:?}");
-                        let step = goal.step(&slot, primaries);
-                        if step == Step::Done {
-                            break;
-                        }
-                        take(&mut slot, step);
-                        assert!(slot.insync.len() >= 2, "({p},{b}) to ({p2},{b2}) leaves one copy: {slot:?}");
-                        assert!(slot.insync.len() + slot.learners.len() <= 4, "{slot:?}");
-                    }
-                    assert!(!goal.backup_is_due(&slot), "{slot:?}");
+                let insync = vec![replica(p), replica(b)];
+                let slot = SlotState { primary: Some(node(p)), insync, ..SlotState::default() };
+                for slot in with_rests(&slot, &ids) {
+                    walk(&goal, slot, p2, b2);
                 }
-                assert_eq!(slot.primary.as_ref().map(|r| &r.id), Some(p2));
-                let backups: Vec<&NodeId> = slot.backups().map(|r| &r.node.id).collect();
-                assert_eq!(backups, [b2], "({p},{b}) to ({p2},{b2})");
             }
         }
+    }
+
+    /// Takes all steps, the primaries' in their turn.
+    fn walk(goal: &Goal, mut slot: SlotState, p2: &NodeId, b2: &NodeId) {
+        for primaries in [false, true] {
+            for n in 0.. {
+                assert!(n < 20, "{goal:?} goes on for ever: {slot:?}");
+                let step = goal.step(&slot, primaries);
+                if step == Step::Done {
+                    break;
+                }
+                take(&mut slot, step);
+                assert!(slot.insync.len() >= 2, "{goal:?} leaves one copy: {slot:?}");
+                assert!(slot.insync.len() + slot.learners.len() <= REPLICAS_MAX, "{goal:?}: {slot:?}");
+            }
+            assert!(!goal.backup_is_due(&slot), "{slot:?}");
+        }
+        assert_eq!(slot.primary.as_ref().map(|r| &r.id), Some(p2));
+        let backups: Vec<&NodeId> = slot.backups().map(|r| &r.node.id).collect();
+        assert_eq!(backups, [b2], "{goal:?}");
     }
 }
