@@ -284,7 +284,6 @@ fn run(c: &Cluster, wish: &Wish) -> PlanView {
 }
 
 #[test]
-#[ignore = "long, and not yet seen green on a busy machine: cargo test --test moves -- --ignored"]
 fn out_to_five_and_in_to_three_without_an_error() {
     let _alone = alone();
     let c = Cluster::up(&[]);
@@ -392,7 +391,6 @@ fn a_node_told_to_end_is_drained_first() {
 }
 
 #[test]
-#[ignore = "long, and not yet seen green on a busy machine: cargo test --test moves -- --ignored"]
 fn pause_resume_and_cancel_leave_a_cluster_that_can_be_balanced() {
     let _alone = alone();
     let c = Cluster::up(&[]);
