@@ -274,6 +274,7 @@ pub struct Routed {
     nodes: Vec<SocketAddr>,
     open: Vec<Option<Raw>>,
     slots: Vec<u16>,
+    reply_max: Duration,
     /// What the last write that was not acknowledged was told.
     pub last_error: Option<String>,
 }
@@ -282,12 +283,24 @@ impl Routed {
     /// Knows these nodes; learns the slots by being told MOVED.
     pub fn new(nodes: Vec<SocketAddr>) -> Routed {
         let open = nodes.iter().map(|_| None).collect();
-        Routed { nodes, open, slots: vec![0; 16384], last_error: None }
+        Routed { nodes, open, slots: vec![0; 16384], reply_max: PATIENCE, last_error: None }
+    }
+
+    /// Waits so long for a reply.
+    pub fn patient(self, reply_max: Duration) -> Routed {
+        Routed { reply_max, ..self }
+    }
+
+    /// The node that a key was last seen at, counted from 0.
+    pub fn holder(&self, key: &[u8]) -> usize {
+        usize::from(self.slots[cachectl::proto::slot::Slot::of_key(key).ix()])
     }
 
     fn conn(&mut self, n: usize) -> io::Result<&mut Raw> {
         if self.open[n].is_none() {
-            self.open[n] = Some(Raw::connect(self.nodes[n])?);
+            let stream = TcpStream::connect_timeout(&self.nodes[n], Duration::from_secs(5))?;
+            stream.set_nodelay(true)?;
+            self.open[n] = Some(Raw::over(stream, self.reply_max)?);
         }
         self.open[n].as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
