@@ -14,6 +14,7 @@ mod failures;
 mod fake_cache;
 mod health;
 mod hosts;
+mod metrics;
 mod operators;
 mod processes;
 mod sandbox;
