@@ -194,7 +194,7 @@ fn cycles(settings: &Settings) -> Result<(), String> {
         if !out.status.success() {
             return Err(format!("down failed: {}", text(&out.stderr)));
         }
-        if let Some(pid) = pids.iter().find(|p| std::path::Path::new("/proc").join(p.to_string()).exists()) {
+        if let Some(pid) = pids.iter().find(|p| runs(**p)) {
             return Err(format!("round {n}: process {pid} is left"));
         }
     }
@@ -208,6 +208,11 @@ fn cycles(settings: &Settings) -> Result<(), String> {
     left.sort();
     println!("  left in the state directory: {}", left.join(" "));
     Ok(())
+}
+
+/// Whether a process is there; one that ended and waits for its parent to notice has no command line any more.
+fn runs(pid: i32) -> bool {
+    std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
 }
 
 /// Keys that a node holds.
