@@ -540,6 +540,11 @@ impl Node {
         })
     }
 
+    /// How many slots it is primary of, by its view.
+    pub fn serves(&self) -> usize {
+        self.view().slots.iter().filter(|s| s.primary.as_ref() == Some(&self.me)).count()
+    }
+
     /// For the heartbeat.
     pub fn stats(&self) -> NodeStats {
         let mut s = NodeStats {
@@ -551,6 +556,7 @@ impl Node {
             p50_us: self.counters.quantile_us(0.5),
             p99_us: self.counters.quantile_us(0.99),
             insecure_bind: self.config.insecure_bind,
+            hot_slots: self.heat.hot(),
             ..NodeStats::default()
         };
         for shard in &self.shards {
