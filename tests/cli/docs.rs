@@ -16,6 +16,7 @@ const PLACEHOLDERS: &[(&str, &str)] = &[
     ("COMMAND", "status"),
     ("FILE", "/dev/null"),
     ("HOST", "10.0.0.1"),
+    ("HOST:PORT", "10.0.0.1:7101"),
     ("ID", "17"),
     ("KEY", "k"),
     ("MASTER", "m1"),

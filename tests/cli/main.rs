@@ -17,6 +17,7 @@ mod hosts;
 mod metrics;
 mod operators;
 mod processes;
+mod rolling;
 mod sandbox;
 mod scale;
 mod shells;
