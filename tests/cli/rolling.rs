@@ -63,7 +63,7 @@ impl Writer {
                     self.slots[slot] = e.rsplit(' ').next().and_then(|a| a.parse().ok()).ok_or(e)?;
                 }
                 Ok(other) => return Err(format!("{other:?}")),
-                Err(e) => return Err(format!("no answer: {:?}", e.kind())),
+                Err(e) => return Err(format!("no answer of {}: {:?}", self.slots[slot], e.kind())),
             }
         }
         unreachable!("the second turn always returns")
@@ -77,6 +77,7 @@ fn three_masters_and_five_nodes_restart_and_no_client_notices() {
     s.up(&["--masters", "3", "--nodes", &NODES.to_string()]).exits(0);
     let nodes: Vec<SocketAddr> = (1..=NODES).map(|n| ([127, 0, 0, 1], s.base + 100 + n).into()).collect();
     let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let begun = Instant::now();
     let writers: Vec<_> = (0..WRITERS)
         .map(|w| {
             let (mut writer, stop, written) = (Writer::new(&nodes), stop.clone(), written.clone());
@@ -89,7 +90,10 @@ fn three_masters_and_five_nodes_restart_and_no_client_notices() {
                     let key = format!("w{w}:{n}");
                     match writer.set(key.as_bytes(), key.as_bytes()) {
                         Ok(()) => acked.push(key),
-                        Err(e) => *errors.entry(e).or_default() += 1,
+                        Err(e) => {
+                            eprintln!("{:.3} s: {e}", begun.elapsed().as_secs_f64());
+                            *errors.entry(e).or_default() += 1;
+                        }
                     }
                     written.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(REST);
@@ -101,7 +105,11 @@ fn three_masters_and_five_nodes_restart_and_no_client_notices() {
     wait_for("the writers to be on their way", || (written.load(Ordering::Relaxed) > 500).then_some(()));
     let before = s.pids("demo");
     let began = Instant::now();
-    let doc = s.run(&["restart", "--rolling", "-o", "json"]).exits(0).json();
+    let ran = s.run(&["restart", "--rolling", "-o", "json"]);
+    if ran.code != 0 {
+        eprintln!("{}", s.run(&["events"]).out);
+    }
+    let doc = ran.exits(0).json();
     let took = began.elapsed();
     stop.store(true, Ordering::Relaxed);
     let (mut acked, mut errors) = (Vec::new(), BTreeMap::<String, u64>::new());
@@ -116,6 +124,10 @@ fn three_masters_and_five_nodes_restart_and_no_client_notices() {
         took.as_secs_f64() / 60.0,
         acked.len()
     );
+    for p in doc["processes"].as_array().unwrap() {
+        eprintln!("{p}");
+    }
+    eprintln!("{}", s.run(&["logs", "--tail", "3000", "--level", "info"]).out);
     assert_eq!(doc["processes"].as_array().map(Vec::len), Some(before.len()));
     for (id, old) in &before {
         let (_, new) = s.pids("demo").into_iter().find(|(i, _)| i == id).unwrap();
