@@ -59,6 +59,8 @@ const EXPIRE_SLICE: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A confirmed planned stop gives its last answers so long to leave.
 const PARTING: Duration = Duration::from_millis(100);
+/// Turns that connections get after it, also if this thread was not let run meanwhile: one to read, one to answer, one to spare.
+const LAST_TURNS: usize = 3;
 
 /// What the control thread hands to a data thread.
 enum Job {
@@ -292,9 +294,22 @@ fn data_thread(
                 error!(error = %e, "the client listener is lost");
                 std::process::abort();
             }
-            _ = over.wait_for(|o| *o) => {}
+            () = ended(node, &mut over) => {}
         }
     });
+}
+
+/// Resolves when this life's connections may be closed. One that was drained answers first what has come by then: who asks for
+/// a slot of before is told where it is, and only a command sent in the very last moment is lost.
+async fn ended(node: &Node, over: &mut watch::Receiver<bool>) {
+    // An error is as good as the word: whoever could have said it is gone.
+    let _ = over.wait_for(|o| *o).await;
+    if node.is_drained() {
+        sleep(PARTING).await;
+        for _ in 0..LAST_TURNS {
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 async fn accept_clients(node: &Arc<Node>, listener: TcpListener) -> std::io::Error {
