@@ -19,7 +19,8 @@ demo:
 
 # cachectl beside every other cache on PATH, and the kernel's floor; the table is left in target/peers.md.
 bench:
-    cargo bench --locked --bench peers
+    cargo build --release --locked
+    PEERS_CACHECTL=$PWD/target/release/cachectl cargo bench --locked --bench peers
 
 # How long a cluster takes to come up, get over deaths and change masters, and what clients see of it.
 recovery *PARTS:
@@ -28,6 +29,10 @@ recovery *PARTS:
 # The parts by themselves: the planner's figures, the codec, the store.
 bench-parts:
     cargo bench --locked --bench plan --bench codec --bench store
+
+# Instructions a command, beside their budget (benches/instructions.json); needs valgrind. `just instructions --write` renews it.
+instructions *FLAGS:
+    cargo bench --locked --bench instructions -- {{FLAGS}}
 
 # Pictures of every screen of a real cluster, as SVG, in target/pictures.
 pictures:
