@@ -1,5 +1,6 @@
 //! `restart --rolling` of three masters and five nodes under writers: nobody is refused anything, nothing is lost.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
@@ -39,9 +40,9 @@ impl Writer {
             if self.open.get(&at).is_some_and(Raw::has_ended) {
                 self.open.remove(&at);
             }
-            if !self.open.contains_key(&at) {
+            if let Entry::Vacant(place) = self.open.entry(at) {
                 match Raw::connect(at) {
-                    Ok(raw) => drop(self.open.insert(at, raw)),
+                    Ok(raw) => drop(place.insert(raw)),
                     Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
                         let next = self.nodes.iter().position(|n| *n == at).map_or(0, |i| i + 1);
                         self.slots[slot] = self.nodes[next % self.nodes.len()];

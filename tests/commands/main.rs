@@ -346,6 +346,39 @@ fn commands_describe_themselves_as_redis_does() {
         let fields: Vec<_> = docs[0].1.pairs().into_iter().map(|(k, _)| k.text()).collect();
         assert!(fields.starts_with(&["summary", "since", "group", "complexity"].map(str::to_owned)), "{fields:?}");
     }
+    // Whatever can be typed here has its token in Redis too, so that a client's hints are right.
+    let is_container = |name: &String| ours.iter().any(|n| n.starts_with(&format!("{name}|")));
+    for name in ours.difference(&newer).filter(|n| !is_container(n)) {
+        let (a, b) = pair.both(&[b"COMMAND", b"DOCS", name.as_bytes()]);
+        let tokens = |v: Vec<u8>| {
+            let mut found = BTreeSet::new();
+            tokens(&resp::parse(&v), &mut found);
+            found
+        };
+        let (a, b) = (tokens(a), tokens(b));
+        assert!(a.is_subset(&b), "{name}: {a:?}, Redis has {b:?}");
+    }
+}
+
+/// Every `token` of a document of COMMAND DOCS, however deep.
+fn tokens(v: &Value, found: &mut BTreeSet<String>) {
+    match v {
+        Value::Map(pairs) => pairs.iter().for_each(|(k, v)| {
+            if matches!(k, Value::Bulk(_, Some(word)) if word == b"token") {
+                found.insert(v.text());
+            }
+            tokens(v, found);
+        }),
+        Value::List(_, Some(items)) => {
+            for pair in items.windows(2) {
+                if matches!(&pair[0], Value::Bulk(_, Some(word)) if word == b"token") {
+                    found.insert(pair[1].text());
+                }
+            }
+            items.iter().for_each(|item| tokens(item, found));
+        }
+        _ => {}
+    }
 }
 
 /// All but subcommands we lack, remarks on keys, and the order of sets must be equal.

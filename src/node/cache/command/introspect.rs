@@ -4,7 +4,7 @@ use super::context::ConnCtx;
 use super::error::{ErrorReply, SYNTAX};
 use super::parse::is;
 use super::spec::{KeySpec, Spec, acl, flag};
-use super::{containers_of, find, glob, top_level};
+use super::{containers_of, find, glob, top_level, usage};
 use crate::proto::args::Args;
 use crate::proto::reply::Reply;
 
@@ -162,10 +162,15 @@ fn write_docs<'s>(out: &mut Reply<'_>, specs: impl ExactSizeIterator<Item = &'s 
             ("group", spec.doc.group),
             ("complexity", spec.doc.complexity),
         ];
-        out.map(fields.len() + usize::from(!spec.subcommands.is_empty()));
+        let arguments = usage::arguments(spec.doc.usage);
+        out.map(fields.len() + usize::from(!arguments.is_empty()) + usize::from(!spec.subcommands.is_empty()));
         for (name, text) in fields {
             out.bulk(name.as_bytes());
             out.bulk(text.as_bytes());
+        }
+        if !arguments.is_empty() {
+            out.bulk(b"arguments");
+            usage::write(out, spec, &arguments);
         }
         if !spec.subcommands.is_empty() {
             out.bulk(b"subcommands");

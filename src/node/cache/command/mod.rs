@@ -32,6 +32,7 @@ pub mod slowlog;
 pub mod spec;
 pub mod string;
 pub mod topology;
+mod usage;
 
 use std::sync::LazyLock;
 
