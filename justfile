@@ -44,3 +44,7 @@ pictures:
 # Every fault scenario ten times in a row and the nemesis mix for 30 minutes (root; goes on where it stopped).
 soak *ONLY:
     tests/soak.sh {{ONLY}}
+
+# `restart --rolling` of three masters and five nodes under writers; prints how long it took.
+rolling:
+    cargo test --locked --test cli -- --exact rolling::three_masters_and_five_nodes_restart_and_no_client_notices --ignored --nocapture
