@@ -90,11 +90,16 @@ fn line(out: &mut String, row: &[(u16, &Cell)], top: f64, paper: &Paper) {
         }
         let mut shapes = String::new();
         let mut words: Vec<(u16, &str)> = Vec::new();
-        for (x, cell) in run {
+        let mut at = 0;
+        while let Some((x, cell)) = run.get(at) {
             let left = PAD + f64::from(*x) * CELL.0;
-            if !shape(&mut shapes, cell.symbol(), left, top) && cell.symbol() != " " {
+            // A rule or a bar is one shape, however long.
+            let alike = run[at..].iter().take_while(|(_, c)| c.symbol() == cell.symbol()).count();
+            let cells = if stretches(cell.symbol()) { alike } else { 1 };
+            if !shape(&mut shapes, cell.symbol(), left, top, cells) && cell.symbol() != " " {
                 words.push((*x, cell.symbol()));
             }
+            at += cells;
         }
         let dim = if look.dim { " opacity=\"0.6\"" } else { "" };
         if !shapes.is_empty() {
@@ -135,17 +140,23 @@ fn text(out: &mut String, words: &[(u16, &str)], top: f64, look: &Ink, dim: &str
     );
 }
 
-/// Draws a sign that is geometry rather than writing; false if it is writing.
-fn shape(out: &mut String, sign: &str, x: f64, y: f64) -> bool {
+/// Whether several of a sign side by side look like one that is wider.
+fn stretches(sign: &str) -> bool {
+    matches!(sign.chars().next(), Some('─' | '━' | '▁'..='█'))
+}
+
+/// Draws a sign that is geometry rather than writing, `cells` of it as one if it stretches; false if it is writing.
+fn shape(out: &mut String, sign: &str, x: f64, y: f64, cells: usize) -> bool {
     let Some(c) = sign.chars().next() else { return false };
     let ((w, h), (thin, thick)) = (CELL, STROKE);
     let (mx, my) = (x + w / 2.0, y + h / 2.0);
+    let long = w * cells as f64 + 0.1;
     let mut rect = |x: f64, y: f64, w: f64, h: f64| {
         let _ = write!(out, "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\"/>");
     };
     match c {
-        '─' => rect(x, my - thin / 2.0, w + 0.1, thin),
-        '━' => rect(x, my - thick / 2.0, w + 0.1, thick),
+        '─' => rect(x, my - thin / 2.0, long, thin),
+        '━' => rect(x, my - thick / 2.0, long, thick),
         '┅' => (0..3).for_each(|i| rect(x + w * f64::from(i) / 3.0, my - thick / 2.0, w / 5.0, thick)),
         '│' => rect(mx - thin / 2.0, y, thin, h + 0.1),
         '╭' | '╮' | '╰' | '╯' => {
@@ -160,7 +171,7 @@ fn shape(out: &mut String, sign: &str, x: f64, y: f64) -> bool {
         }
         '▁'..='█' => {
             let part = f64::from(c as u32 - '▁' as u32 + 1) / 8.0 * h;
-            rect(x, y + h - part, w + 0.1, part);
+            rect(x, y + h - part, long, part);
         }
         '\u{2800}'..='\u{28ff}' => {
             let bits = c as u32 - 0x2800;
