@@ -49,6 +49,8 @@ while kill -0 "$screen" 2>/dev/null; do sleep 0.1; done
 screen=
 
 mkdir -p "$out"
+# What they are drawn from; `cachectl tui --replay` plays it.
+cp "$home/run.ndjson" "$out/run.ndjson"
 for theme in dark light; do
     for screen_name in overview ring migrations masters events; do
         file=$out/$screen_name$([[ $theme == dark ]] || echo "-$theme")

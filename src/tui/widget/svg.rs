@@ -15,6 +15,8 @@ const FONT: f64 = 14.0;
 const BASELINE: f64 = 13.0;
 /// Space around the picture, pixels.
 const PAD: f64 = 12.0;
+/// Radius of a dot, pixels.
+const DOT: f64 = 1.55;
 /// Strokes of light and heavy lines, pixels.
 const STROKE: (f64, f64) = (1.1, 2.4);
 
@@ -88,7 +90,7 @@ fn line(out: &mut String, row: &[(u16, &Cell)], top: f64, paper: &Paper) {
                 "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{w:.1}\" height=\"{h}\" fill=\"{ground}\"/>"
             );
         }
-        let mut shapes = String::new();
+        let mut shapes = Shapes::default();
         let mut words: Vec<(u16, &str)> = Vec::new();
         let mut at = 0;
         while let Some((x, cell)) = run.get(at) {
@@ -102,9 +104,17 @@ fn line(out: &mut String, row: &[(u16, &Cell)], top: f64, paper: &Paper) {
             at += cells;
         }
         let dim = if look.dim { " opacity=\"0.6\"" } else { "" };
-        if !shapes.is_empty() {
-            let fill = &look.fill;
-            let _ = writeln!(out, "<g fill=\"{fill}\" color=\"{fill}\"{dim}>{shapes}</g>");
+        let fill = &look.fill;
+        if !shapes.solid.is_empty() {
+            let _ = writeln!(out, "<g fill=\"{fill}\" color=\"{fill}\"{dim}>{}</g>", shapes.solid);
+        }
+        if !shapes.dots.is_empty() {
+            let width = 2.0 * DOT;
+            let _ = writeln!(
+                out,
+                "<path d=\"{}\" stroke=\"{fill}\" stroke-width=\"{width}\" stroke-linecap=\"round\"{dim}/>",
+                shapes.dots
+            );
         }
         text(out, &words, top, &look, dim);
         i = end;
@@ -140,19 +150,28 @@ fn text(out: &mut String, words: &[(u16, &str)], top: f64, look: &Ink, dim: &str
     );
 }
 
+/// What is drawn in one colour.
+#[derive(Default)]
+struct Shapes {
+    /// Elements.
+    solid: String,
+    /// Dots, as strokes without a length: the shortest way to write thousands.
+    dots: String,
+}
+
 /// Whether several of a sign side by side look like one that is wider.
 fn stretches(sign: &str) -> bool {
     matches!(sign.chars().next(), Some('─' | '━' | '▁'..='█'))
 }
 
 /// Draws a sign that is geometry rather than writing, `cells` of it as one if it stretches; false if it is writing.
-fn shape(out: &mut String, sign: &str, x: f64, y: f64, cells: usize) -> bool {
+fn shape(out: &mut Shapes, sign: &str, x: f64, y: f64, cells: usize) -> bool {
     let Some(c) = sign.chars().next() else { return false };
     let ((w, h), (thin, thick)) = (CELL, STROKE);
     let (mx, my) = (x + w / 2.0, y + h / 2.0);
     let long = w * cells as f64 + 0.1;
     let mut rect = |x: f64, y: f64, w: f64, h: f64| {
-        let _ = write!(out, "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\"/>");
+        let _ = write!(out.solid, "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\"/>");
     };
     match c {
         '─' => rect(x, my - thin / 2.0, long, thin),
@@ -163,7 +182,7 @@ fn shape(out: &mut String, sign: &str, x: f64, y: f64, cells: usize) -> bool {
             let side = if matches!(c, '╭' | '╰') { x + w } else { x };
             let end = if matches!(c, '╭' | '╮') { y + h } else { y };
             let _ = write!(
-                out,
+                out.solid,
                 "<path d=\"M{side:.2} {my:.2}Q{mx:.2} {my:.2} {mx:.2} {end:.2}\" fill=\"none\" \
                  stroke=\"currentColor\" stroke-width=\"{thin}\"/>"
             );
@@ -180,7 +199,7 @@ fn shape(out: &mut String, sign: &str, x: f64, y: f64, cells: usize) -> bool {
                 [(0.0, 0.0), (0.0, 1.0), (0.0, 2.0), (1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (0.0, 3.0), (1.0, 3.0)];
             for (_, (dx, dy)) in PLACE.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1) {
                 let (cx, cy) = (x + w * (0.25 + 0.5 * dx), y + h * (0.125 + 0.25 * dy));
-                let _ = write!(out, "<circle cx=\"{cx:.2}\" cy=\"{cy:.2}\" r=\"1.55\"/>");
+                let _ = write!(out.dots, "M{cx:.1} {cy:.1}h0");
             }
         }
         _ => return false,
