@@ -55,9 +55,10 @@ impl Desk {
         self.see("READY");
         let home = self.home.path().display();
         let line = format!(
-            "export XDG_STATE_HOME={home} XDG_CONFIG_HOME={home} CACHECTL_TEST_PANIC_KEY=1; stty -a > {home}/before; clear"
+            "export XDG_STATE_HOME={home} XDG_CONFIG_HOME={home} CACHECTL_TEST_PANIC_KEY=1; stty -a > {home}/before; clear; echo se''ated"
         );
         self.enter(&line);
+        self.see("seated");
     }
 
     /// Types a line to the shell.
