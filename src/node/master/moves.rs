@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::Xxh3;
 use super::entry::{Change, SlotChange};
 use super::operation::{host, may_hold, runs};
 use super::state::{Operation, REPLICAS_MAX};
+use crate::node::mutant::{self, Mutant};
 use crate::proto::id::{NodeId, Ref};
 use crate::proto::operation::OperationKind;
 use crate::proto::plan::{Mode, Move, Placement, Plan, PlanNode, Role, digest, moves, plan};
@@ -102,8 +103,10 @@ impl Goal {
     fn spare<'a>(&self, slot: &'a SlotState) -> Option<&'a Ref> {
         let wanted = [self.primary_to(), self.final_backup(slot)];
         let backups = slot.backups().count();
-        let is_over = !self.primary_is_due(slot) && !self.backup_is_due(slot);
-        let unwanted = |n: &&Ref| Some(*n) != slot.primary.as_ref() && !wanted.contains(&Some(&n.id));
+        let is_due = self.primary_is_due(slot) || self.backup_is_due(slot);
+        let is_over = !is_due || mutant::is(Mutant::LastBackupGoes);
+        let stays = |n: &Ref| mutant::is(Mutant::SurplusStays) && !self.is_from(&n.id);
+        let unwanted = |n: &&Ref| Some(*n) != slot.primary.as_ref() && !wanted.contains(&Some(&n.id)) && !stays(n);
         // A copy to make up for a lost backup is wanted by a rebuild, whatever this plan says.
         let learner = slot.learners.iter().map(|r| &r.node).find(|n| backups > 0 && unwanted(n));
         learner.or_else(|| slot.insync.iter().map(|r| &r.node).find(|n| (backups > 1 || is_over) && unwanted(n)))

@@ -27,6 +27,7 @@ use crate::node::clock::Mono;
 use crate::node::config::NodeConfig;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::control::{LearnerReady, Message};
+use crate::proto::frame::{self, Frame};
 use crate::proto::id::{HomeId, Incarnation, NodeId, Ref};
 use crate::proto::slot::Slot;
 
@@ -60,6 +61,8 @@ pub struct Proc {
     pub ended: Option<String>,
     /// It ended because it was told so as a member of nothing (I11).
     pub drained: Option<Ref>,
+    /// Lives that ended because a view said so, with all they held.
+    pub dropped: Vec<Ref>,
 }
 
 /// One life.
@@ -168,6 +171,7 @@ impl Proc {
             led_by: None,
             ended: None,
             drained: None,
+            dropped: Vec::new(),
         }
     }
 
@@ -284,6 +288,14 @@ impl Proc {
         self.settle(net, life);
     }
 
+    /// Somebody tells it something, for scripts.
+    pub fn told(&mut self, net: &mut Net, message: Message) {
+        let Some(mut life) = self.life.take() else { return };
+        enter(&self.clock, net.now, None);
+        life.hear(self, net, message);
+        self.settle(net, life);
+    }
+
     /// What the tasks of the process do after an event, until nothing is left to do.
     fn settle(&mut self, net: &mut Net, mut life: Box<Life>) {
         life.work(self, net);
@@ -307,6 +319,7 @@ impl Proc {
             self.kill(net);
         } else if fenced {
             net.note(None, || format!("{}: fenced", self.who()));
+            self.dropped.push(life.node.me.clone());
             net.vanish(self.who());
             self.begin(net);
         } else {
@@ -809,17 +822,19 @@ impl Life {
             self.talker(p, net, conn);
         }
         self.inbound_work(p, net);
-        for node in self.peers.keys().cloned().collect::<Vec<_>>() {
-            let Some(mut task) = self.peers.remove(&node) else { continue };
-            if task.peer.gone.load(std::sync::atomic::Ordering::Acquire) {
+        let mut peers = std::mem::take(&mut self.peers);
+        peers.retain(|_, task| {
+            let gone = task.peer.gone.load(std::sync::atomic::Ordering::Acquire);
+            if gone {
                 for conn in [task.beacon.conn, task.link.conn].into_iter().flatten() {
                     net.close(conn, 0, net.now);
                 }
-                continue;
+            } else {
+                self.peer_work(p, net, task);
             }
-            self.peer_work(p, net, &mut task);
-            self.peers.insert(node, task);
-        }
+            !gone
+        });
+        self.peers = peers;
         if called(&self.node.behind) {
             self.talk(p, net, |t| t.pull());
         }
@@ -867,6 +882,17 @@ impl Life {
             });
             if !bytes.is_empty() && flushed.is_ok() {
                 let at = self.out(p, net);
+                if let Some((from, to, ms)) = net.split
+                    && from == p.who()
+                    && node_at(&task.peer.addr).map(Who::Node) == Some(to)
+                    && let Some(len) = after_open(&bytes)
+                {
+                    net.split = None;
+                    let rest = bytes.split_off(len);
+                    net.send(conn, 0, Packet::Bytes(bytes), at);
+                    net.slow.insert((from, to), ms);
+                    return net.send(conn, 0, Packet::Bytes(rest), at);
+                }
                 // A stream has no borders: it arrives in pieces.
                 let cut = if bytes.len() > 1 && net.chance(0.1) { net.rng.random_range(1..bytes.len()) } else { 0 };
                 let rest = bytes.split_off(cut);
@@ -917,4 +943,16 @@ impl Life {
             }
         }
     }
+}
+
+/// Where the first OPEN among these frames ends.
+fn after_open(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let Ok(Some((frame, len))) = frame::take(&bytes[at..]) {
+        at += len;
+        if matches!(frame, Frame::Open { .. }) {
+            return Some(at);
+        }
+    }
+    None
 }

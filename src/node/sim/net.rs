@@ -150,6 +150,8 @@ pub struct Net {
     pub cuts: BTreeSet<(Who, Who)>,
     /// Links with an extra delay, milliseconds.
     pub slow: BTreeMap<(Who, Who), u64>,
+    /// Of the next bytes on this way only the first frame arrives in time, all else so many milliseconds late; for scripts.
+    pub split: Option<(Who, Who, u64)>,
     /// Every so many packets one takes long.
     pub spikes: f64,
     /// Lines of the trace; kept only when asked for.
@@ -173,6 +175,7 @@ impl Net {
             next_conn: 1,
             cuts: BTreeSet::new(),
             slow: BTreeMap::new(),
+            split: None,
             spikes,
             trace: trace.then(Vec::new),
             digest: seed,
@@ -315,6 +318,18 @@ impl Net {
                     c.last[1 - end] = c.last[1 - end].max(late);
                 }
                 self.send(conn, end, Packet::Closed, self.now);
+                let now = self.now;
+                self.at(now, Happening::Arrive { conn, end, packet: Packet::Closed });
+            }
+        }
+    }
+
+    /// Breaks every connection between two processes.
+    pub fn break_between(&mut self, a: Who, b: Who) {
+        let between = |c: &Conn| c.ends == [a, b] || c.ends == [b, a];
+        let ids: Vec<ConnId> = self.conns.iter().filter(|(_, c)| between(c)).map(|(id, _)| *id).collect();
+        for conn in ids {
+            for end in 0..2 {
                 let now = self.now;
                 self.at(now, Happening::Arrive { conn, end, packet: Packet::Closed });
             }

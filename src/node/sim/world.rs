@@ -293,7 +293,7 @@ impl World {
     }
 
     /// Looks at the invariants after a step.
-    fn look(&mut self) -> Result<(), Violation> {
+    pub fn look(&mut self) -> Result<(), Violation> {
         let committed = std::mem::take(&mut self.masters.committed);
         for c in &committed {
             let at = self.net.now;
