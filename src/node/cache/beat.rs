@@ -542,14 +542,15 @@ impl Node {
 
     /// For the heartbeat.
     pub fn stats(&self) -> NodeStats {
+        let [p50_us, p99_us] = self.counters.quantiles_us([0.5, 0.99]);
         let mut s = NodeStats {
             memory_limit: self.config.memory,
             commands: self.counters.commands.load(Ordering::Relaxed),
             ops_per_s: f64::from_bits(self.ops_per_s.load(Ordering::Relaxed)),
             clients: self.clients.count(),
             errors: self.counters.errors.load(Ordering::Relaxed),
-            p50_us: self.counters.quantile_us(0.5),
-            p99_us: self.counters.quantile_us(0.99),
+            p50_us,
+            p99_us,
             insecure_bind: self.config.insecure_bind,
             ..NodeStats::default()
         };

@@ -635,7 +635,9 @@ impl<P: Leased, W> SlotRepl<P, W> {
             let by_node = mutant::is(Mutant::SessionByNode);
             let known = old.iter().position(|t| t.node == r.node && (t.since == r.since || by_node));
             let mut target = match known {
-                Some(i) if old[i].since != r.since => Target { since: r.since, stage: Stage::Ready, ..old.swap_remove(i) },
+                Some(i) if old[i].since != r.since => {
+                    Target { since: r.since, stage: Stage::Ready, ..old.swap_remove(i) }
+                }
                 Some(i) => old.swap_remove(i),
                 None => Target {
                     peer: peer(&r.node),

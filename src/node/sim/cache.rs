@@ -21,6 +21,7 @@ use crate::node::cache::peer::PeerRef;
 use crate::node::cache::replica::{CATCH_UP, Replica};
 use crate::node::cache::serve::Session;
 use crate::node::cache::shard::lock;
+use crate::node::cache::slot::Leased;
 use crate::node::cache::store::Store;
 use crate::node::cache::wire::{GREETING_MAX, Inbox};
 use crate::node::clock::Mono;
@@ -74,6 +75,8 @@ pub struct Life {
     peers: BTreeMap<Ref, Box<Task>>,
     inbound: BTreeMap<ConnId, In>,
     sessions: BTreeMap<ConnId, Talker>,
+    /// What is being handled wakes nobody.
+    idle: bool,
 }
 
 struct TalkState {
@@ -243,6 +246,7 @@ impl Proc {
             peers: BTreeMap::new(),
             inbound: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            idle: false,
         }));
         self.timer_ms(net, 0, Timer::Masters);
         self.timer_ms(net, HOUSE_MS, Timer::Tick);
@@ -277,12 +281,15 @@ impl Proc {
     pub fn packet(&mut self, net: &mut Net, conn: ConnId, end: usize, packet: Packet, freeze: Option<(u32, u64)>) {
         let Some(mut life) = self.life.take() else { return };
         enter(&self.clock, net.now, freeze);
+        // Most of what arrives are beacons that change nothing.
+        let beacon = matches!(packet, Packet::Beacon(Beacon::Ask { .. } | Beacon::Ack { .. }));
+        life.idle = beacon;
         life.packet(self, net, conn, end, packet);
         self.settle(net, life);
     }
 
     pub fn timer(&mut self, net: &mut Net, timer: Timer) {
-        let Some(mut life) = self.life.take() else { return };
+        let Some(mut life) = self.life.take_if(|l| !l.is_void(&timer)) else { return };
         enter(&self.clock, net.now, None);
         life.timer(self, net, timer);
         self.settle(net, life);
@@ -298,7 +305,9 @@ impl Proc {
 
     /// What the tasks of the process do after an event, until nothing is left to do.
     fn settle(&mut self, net: &mut Net, mut life: Box<Life>) {
-        life.work(self, net);
+        if !std::mem::take(&mut life.idle) {
+            life.work(self, net);
+        }
         let fenced = *life.node.fenced.borrow();
         if fenced {
             life.talkers(net);
@@ -361,7 +370,17 @@ impl Life {
         self.peers.insert(node, task);
     }
 
+    /// A timer of something that went on since.
+    fn is_void(&self, timer: &Timer) -> bool {
+        match timer {
+            Timer::Beacon(node, token) => self.peers.get(node).is_none_or(|t| t.beacon.token != *token),
+            Timer::Link(node, token) => self.peers.get(node).is_none_or(|t| t.link.token != *token),
+            _ => false,
+        }
+    }
+
     fn timer(&mut self, p: &mut Proc, net: &mut Net, timer: Timer) {
+        self.idle = matches!(timer, Timer::Beacon(..));
         let current = |t: &Option<TalkState>, conn: ConnId| t.as_ref().is_some_and(|t| t.conn == conn);
         match timer {
             Timer::Masters if self.talk.is_none() => self.call_master(p, net),
@@ -537,6 +556,8 @@ impl Life {
             Packet::Beacon(Beacon::Ack { n, cfg_index })
                 if n == task.beacon.n && task.beacon.state == Asking::Waiting =>
             {
+                let lease = task.peer.lease();
+                self.idle = lease.cfg_index == cfg_index && lease.until > Mono::now();
                 if !take_answer(&self.node, &task.peer, task.beacon.sent, cfg_index) {
                     let have = *self.node.cfg_index.borrow();
                     task.beacon.state = Asking::Pulling;

@@ -141,8 +141,10 @@ struct Conn {
 pub struct Net {
     pub now: u64,
     pub rng: SmallRng,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    waiting: BTreeMap<u64, Happening>,
+    /// When, in which order, and where among `waiting`.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    waiting: Vec<Option<Happening>>,
+    free: Vec<usize>,
     seq: u64,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: ConnId,
@@ -169,7 +171,8 @@ impl Net {
             now: 0,
             rng,
             queue: BinaryHeap::new(),
-            waiting: BTreeMap::new(),
+            waiting: Vec::new(),
+            free: Vec::new(),
             seq: 0,
             conns: BTreeMap::new(),
             next_conn: 1,
@@ -200,8 +203,12 @@ impl Net {
 
     pub fn at(&mut self, when: u64, what: Happening) {
         self.seq += 1;
-        self.queue.push(Reverse((when.max(self.now), self.seq)));
-        self.waiting.insert(self.seq, what);
+        let place = self.free.pop().unwrap_or(self.waiting.len());
+        match self.waiting.get_mut(place) {
+            Some(free) => *free = Some(what),
+            None => self.waiting.push(Some(what)),
+        }
+        self.queue.push(Reverse((when.max(self.now), self.seq, place)));
     }
 
     pub fn timer(&mut self, when: u64, who: Who, life: u64, timer: Timer) {
@@ -210,7 +217,7 @@ impl Net {
 
     /// The next thing to happen, if it happens before `end`.
     pub fn pop(&mut self, end: u64) -> Option<Happening> {
-        let Reverse((when, seq)) = *self.queue.peek()?;
+        let Reverse((when, seq, place)) = *self.queue.peek()?;
         if when > end {
             self.now = end;
             return None;
@@ -219,7 +226,8 @@ impl Net {
         self.now = when;
         self.events += 1;
         self.digest = self.digest.rotate_left(5) ^ when ^ seq.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.waiting.remove(&seq)
+        self.free.push(place);
+        self.waiting[place].take()
     }
 
     pub fn is_cut(&self, from: Who, to: Who) -> bool {

@@ -143,7 +143,9 @@ const SCRIPT_SEEDS: u64 = 5;
 fn what_broke_drafts_holds_and_breaks_without_its_rule() {
     let only = number("CACHECTL_SCRIPT").map(|n| n as usize);
     let mut wrong = Vec::new();
-    for (n, (name, mutant, end, schedule)) in SCRIPTS.iter().enumerate().filter(|(n, _)| only.is_none_or(|o| o == n + 1)) {
+    for (n, (name, mutant, end, schedule)) in
+        SCRIPTS.iter().enumerate().filter(|(n, _)| only.is_none_or(|o| o == n + 1))
+    {
         for seed in 1..=SCRIPT_SEEDS {
             for off in [None, Some(*mutant)] {
                 let (done, lines) = perform(*schedule, seed, off);
