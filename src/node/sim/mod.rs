@@ -70,9 +70,14 @@ fn play(w: &mut World) -> Result<Summary, Violation> {
     w.draw_plan();
     w.run_to(w.plan.end_ms)?;
     w.heal();
-    w.run_to(RUN_MS - 10_000)?;
-    w.give_up_holders();
-    w.run_to(RUN_MS)?;
+    // Operators look every few seconds.
+    for at in (RUN_MS - 10_000..RUN_MS + REST_MS / 2).step_by(5000) {
+        w.run_to(at)?;
+        if at >= RUN_MS && w.checks.unrest(w).is_empty() {
+            break;
+        }
+        w.give_up_holders();
+    }
     w.until(RUN_MS + REST_MS, "rest", |w| w.checks.unrest(w).is_empty())?;
     w.finish()
 }

@@ -247,12 +247,20 @@ impl Brain {
         }
         let seen = (state.cfg.cfg_index, op.planned_at, unfit, finish);
         let looked = self.moves.looked.take().filter(|(s, _)| *s == seen);
+        let fresh = looked.is_none();
         let next = match looked {
             Some((_, next)) => next,
             None => batch(&state.cfg, self.goals_of(id, op, state.cfg.slots.len()), &seen.2, finish),
         };
         if !next.changes.is_empty() {
             return self.propose(t, Purpose::Moves, Act::Change { op: Some(id), changes: next.changes });
+        }
+        if fresh && next.stale > 0 && !finish {
+            let goals = self.goals_of(id, op, state.cfg.slots.len());
+            let moves = planned(&state.cfg, goals, &nodes).moves;
+            if op.moves.as_ref() != Some(&moves) {
+                return self.propose(t, Purpose::Scale, Act::Operation(OperationStep::Plan { id, moves, members }));
+            }
         }
         self.moves.looked = Some((seen, next.clone()));
         if next.running + next.waiting == 0 {
