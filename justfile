@@ -21,6 +21,10 @@ demo:
 bench:
     cargo bench --locked --bench peers
 
+# How long a cluster takes to come up, get over deaths and change masters, and what clients see of it.
+recovery *PARTS:
+    cargo bench --locked --bench recovery -- {{PARTS}}
+
 # The parts by themselves: the planner's figures, the codec, the store.
 bench-parts:
     cargo bench --locked --bench plan --bench codec --bench store

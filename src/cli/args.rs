@@ -346,6 +346,9 @@ pub enum ConfigCommand {
         /// A cluster file, or a configuration file
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        /// Print one process of its hosts as an environment file, as in `cachectl config check FILE --env m1`
+        #[arg(long, value_name = "WHO")]
+        env: Option<String>,
     },
 }
 

@@ -1,4 +1,5 @@
-//! The cluster file: what the flags of `up` say, in TOML, with the flags' own limits.
+//! The cluster file, in TOML with the flags' own limits: a cluster on this machine as the flags of `up` say it, or one on many
+//! hosts.
 
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::args;
 use super::context;
 use super::error::CliError;
+use super::hosts::{self, Host};
 
 /// `--masters` unless said otherwise: the smallest group that outlives one.
 pub const MASTERS: usize = 3;
@@ -33,10 +35,13 @@ pub struct ClusterFile {
     pub base_port: Option<u16>,
     /// Failure domains, dealt out to the nodes in turn.
     pub zones: Vec<String>,
+    /// The hosts of a cluster that is not on this machine alone.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<Host>,
 }
 
 /// What may stand in it.
-pub const KEYS: [&str; 7] = ["name", "masters", "nodes", "backups", "memory", "base_port", "zones"];
+pub const KEYS: [&str; 8] = ["name", "masters", "nodes", "backups", "memory", "base_port", "zones", "hosts"];
 
 impl ClusterFile {
     /// Reads and checks one.
@@ -65,6 +70,9 @@ impl ClusterFile {
                 return Err(CliError::usage(format!("{}: {key}: {e}", path.display())));
             }
         }
+        if !file.hosts.is_empty() {
+            hosts::check(&file).map_err(|e| CliError::usage(format!("{}: {e}", path.display())))?;
+        }
         Ok(file)
     }
 
@@ -72,6 +80,11 @@ impl ClusterFile {
     pub fn words(&self) -> String {
         let or = |n: Option<usize>, default: usize| n.unwrap_or(default);
         let name = self.name.as_deref().unwrap_or(context::DEFAULT_NAME);
+        if !self.hosts.is_empty() {
+            let count = |is: fn(&Host) -> bool| self.hosts.iter().filter(|h| is(h)).count();
+            let (masters, nodes) = (count(|h| h.master.is_some()), count(|h| h.node.is_some()));
+            return format!("cluster {name}: {} hosts, {masters} masters, {nodes} nodes", self.hosts.len());
+        }
         let mut text =
             format!("cluster {name}: {} masters, {} nodes", or(self.masters, MASTERS), or(self.nodes, NODES));
         let backups = if or(self.nodes, NODES) == 1 { 0 } else { self.backups.unwrap_or(BACKUPS) };

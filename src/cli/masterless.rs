@@ -120,6 +120,7 @@ fn node(m: &Member, slots: u64, info: Option<Fields>) -> NodeStatus {
         p99_us: None,
         p50_us: None,
         errors: number(&f, "total_error_replies"),
+        hot_slots: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ pub mod cmd;
 pub mod complete;
 pub mod context;
 pub mod error;
+pub mod hosts;
 pub mod link;
 pub mod local;
 pub mod logging;

@@ -13,8 +13,9 @@
 //! - A node below 0.95 × its share is filled up to it. Bounded loads have no such rule; without it the 51st node would get
 //!   nothing.
 //! - Adding one of N equal nodes moves ≤ 1.05 × slots/(N+1) primaries; draining one moves only what it leads.
-//! - A backup is on another node always, in another zone (else on another host) as far as bounds allow: bounds go first,
-//!   for a small zone must not be filled with everyone's copies.
+//! - A backup is on another node always, and in another zone than its primary while nodes of two zones accept: zones go
+//!   before bounds, since they are there to be lost as a whole. A zone that leads more than half makes the others' shares of
+//!   backups larger. On another host as far as bounds allow.
 //! - Right after any one death among equal nodes in balance no survivor leads more than 1.25 × the mean.
 //! - Given its own target, it moves nothing.
 //! - Runs stay long, since a piece goes to a neighbour on the circle where one has room: at 100 nodes the ring alone makes

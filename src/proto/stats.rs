@@ -40,9 +40,21 @@ pub struct NodeStats {
     pub p99_us: Option<u64>,
     /// Bound to something other than loopback (`--insecure-bind`).
     pub insecure_bind: bool,
+    /// Slots of its own that are asked for far more than their even share, hottest first; from a sample.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hot_slots: Vec<HotSlot>,
     /// What it copied to whom, as primary; only peers it ever copied to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub copies: Vec<CopyStats>,
+}
+
+/// A slot that is busy beyond its share.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct HotSlot {
+    /// Which.
+    pub slot: u16,
+    /// Its part of its node's commands on keys, 0 to 1.
+    pub share: f64,
 }
 
 /// What a primary copied to one peer in this life.

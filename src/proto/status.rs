@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event::Event;
 use super::operation::Role;
+use super::stats::HotSlot;
 use super::view::SlotRange;
 
 /// The number in `schema`.
@@ -143,6 +144,9 @@ pub struct NodeStatus {
     /// Error replies sent.
     #[serde(default)]
     pub errors: u64,
+    /// Slots it serves that are asked for far more than their even share, hottest first; from a sample.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hot_slots: Vec<HotSlot>,
 }
 
 /// Slots in sum.

@@ -3,6 +3,7 @@
 //! A view is judged by `cluster_id` and `cfg_index` alone, whoever brings it (ARCHITECTURE: views).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -126,14 +127,15 @@ pub struct Config {
     pub stopping: bool,
     /// All nodes ever registered and not forgotten.
     pub members: BTreeMap<NodeId, Member>,
-    /// One entry per slot; 16384 in a cluster, fewer in simulations.
-    pub slots: Vec<SlotState>,
+    /// One entry per slot; 16384 in a cluster, fewer in simulations. Slots alike share theirs: a copy of all is soon made, and
+    /// small.
+    pub slots: Vec<Arc<SlotState>>,
 }
 
 impl Config {
     /// An empty configuration of `slots` orphan slots.
     pub fn empty(cluster_id: ClusterId, slots: usize) -> Self {
-        Self { cluster_id, slots: vec![SlotState::default(); slots], ..Self::default() }
+        Self { cluster_id, slots: vec![Arc::default(); slots], ..Self::default() }
     }
 
     /// The current life of a node.
@@ -157,14 +159,16 @@ impl Config {
     /// Packs the slots for which `keep` holds into ranges.
     pub fn ranges(&self, keep: impl Fn(&SlotState) -> bool) -> Vec<SlotRange> {
         let mut out: Vec<SlotRange> = Vec::new();
+        let mut last: Option<&Arc<SlotState>> = None;
         for (i, s) in self.slots.iter().enumerate() {
             if !keep(s) {
                 continue;
             }
             match out.last_mut() {
-                Some(r) if r.last.ix() + 1 == i && &r.state == s => r.last = Slot(i as u16),
-                _ => out.push(SlotRange { first: Slot(i as u16), last: Slot(i as u16), state: s.clone() }),
+                Some(r) if r.last.ix() + 1 == i && last.is_some_and(|l| l == s) => r.last = Slot(i as u16),
+                _ => out.push(SlotRange { first: Slot(i as u16), last: Slot(i as u16), state: SlotState::clone(s) }),
             }
+            last = Some(s);
         }
         out
     }
@@ -199,14 +203,14 @@ impl Config {
             return Absorbed::Gap;
         }
         if self.slots.is_empty() {
-            self.slots = vec![SlotState::default(); SLOTS];
+            self.slots = vec![Arc::default(); SLOTS];
         }
         let end = self.slots.len();
         if view.slots.iter().any(|r| r.first > r.last || r.last.ix() >= end) {
             return Absorbed::Foreign;
         }
         for r in &view.slots {
-            self.slots[r.first.ix()..=r.last.ix()].fill(r.state.clone());
+            self.slots[r.first.ix()..=r.last.ix()].fill(Arc::new(r.state.clone()));
         }
         self.cluster_id = view.cluster_id;
         self.cfg_index = view.cfg_index;
@@ -263,6 +267,7 @@ mod tests {
         let mut c = Config::empty(ClusterId(9), 16);
         c.cfg_index = 5;
         for s in &mut c.slots[4..12] {
+            let s = Arc::make_mut(s);
             s.cver = 5;
             s.primary = Some(r("n1"));
         }
@@ -273,7 +278,7 @@ mod tests {
     fn a_full_view_survives_the_wire() {
         let c = config();
         let text = serde_json::to_string(&c.full()).unwrap();
-        let mut d = Config { slots: vec![SlotState::default(); 16], ..Config::default() };
+        let mut d = Config { slots: vec![Arc::default(); 16], ..Config::default() };
         assert_eq!(d.absorb(&serde_json::from_str(&text).unwrap()), Absorbed::New);
         assert_eq!(c, d);
         assert_eq!(c.full().slots.len(), 3);
@@ -284,7 +289,7 @@ mod tests {
         let old = config();
         let mut new = old.clone();
         new.cfg_index = 8;
-        new.slots[3].cver = 8;
+        Arc::make_mut(&mut new.slots[3]).cver = 8;
         let delta = new.since(5);
         assert_eq!(delta.slots.len(), 1);
         let mut taker = old.clone();

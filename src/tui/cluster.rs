@@ -13,6 +13,8 @@ use crate::proto::view::SlotRange;
 const NODES_MAX: usize = 2_000;
 /// Operations taken in: the open ones and the last ten, with room.
 const OPERATIONS_MAX: usize = 100;
+/// Hot slots taken in of a node: it names no more.
+const HOT_SLOTS_MAX: usize = 8;
 /// Masters taken in.
 const MASTERS_MAX: usize = 16;
 /// Nodes named in one operation.
@@ -136,6 +138,7 @@ pub(super) fn clean_status(mut s: Status, ascii: bool) -> Status {
         [&mut n.id, &mut n.addr, &mut n.incarnation, &mut n.zone].into_iter().for_each(fix);
         let surplus = n.heartbeat_gaps_ms.len().saturating_sub(HEARTBEAT_GAPS);
         n.heartbeat_gaps_ms.drain(..surplus);
+        n.hot_slots.truncate(HOT_SLOTS_MAX);
     }
     for o in &mut s.operations {
         o.nodes.truncate(OPERATION_NODES_MAX);

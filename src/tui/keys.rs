@@ -218,7 +218,7 @@ pub const TABLE: &[Binding] = &[
         "who serves a slot, who is its backup, how busy",
     ),
     bind(&[c('/')], "/", Action::Filter, Everywhere, "filter", "show only rows that contain what you type"),
-    bind(&[c('o')], "o", Action::Sort, On(Overview), "sort", "sort nodes: node, state, age, slots, ops/s, memory, p99"),
+    bind(&[c('o')], "o", Action::Sort, On(Overview), "sort", "sort nodes: node, state, ops/s, memory, p99, slots, age"),
     bind(&[k(KeyCode::Enter)], "Enter", Action::Inspect, Everywhere, "inspect", "everything about the selected node"),
     bind(&[c(' ')], "Space", Action::Freeze, Everywhere, "freeze", "hold the picture still; again: back to live"),
     bind(&[c('+')], "+", Action::ScaleOut, Everywhere, "scale out", "add cache nodes: first the plan, then a question"),
@@ -272,6 +272,12 @@ fn in_scope(model: &Model, scope: Scope) -> bool {
         Start => model.at_start(),
         Replay => model.replay.is_some(),
     }
+}
+
+/// The key of an action, the shortest way to say it.
+pub fn first_key(action: Action) -> &'static str {
+    let shown = TABLE.iter().find(|b| b.action == action).map_or("", |b| b.shown);
+    shown.split(' ').next().unwrap_or(shown)
 }
 
 /// The lines that mean something here: those of this screen first.

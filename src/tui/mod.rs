@@ -21,6 +21,7 @@ pub mod event;
 #[path = "../../tests/tui/fixture.rs"]
 mod fixture;
 pub mod glyph;
+mod heat;
 pub mod history;
 pub mod jobs;
 pub mod keys;

@@ -120,12 +120,12 @@ impl Sort {
     pub fn next(self) -> Self {
         match self {
             Sort::Node => Sort::State,
-            Sort::State => Sort::Age,
-            Sort::Age => Sort::Slots,
-            Sort::Slots => Sort::Ops,
+            Sort::State => Sort::Ops,
             Sort::Ops => Sort::Memory,
             Sort::Memory => Sort::P99,
-            Sort::P99 => Sort::Node,
+            Sort::P99 => Sort::Slots,
+            Sort::Slots => Sort::Age,
+            Sort::Age => Sort::Node,
         }
     }
 

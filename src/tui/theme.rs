@@ -3,6 +3,7 @@
 use ratatui::style::{Color, Modifier, Style};
 
 use super::glyph::Glyphs;
+use super::heat::Warmth;
 use crate::proto::event::Severity;
 use crate::proto::status::{Health, NodeState};
 
@@ -271,13 +272,13 @@ impl Theme {
         fg(self.owners[place % OWNER_COLOURS])
     }
 
-    /// The style of something as busy as this, 0 to 1.
-    pub fn heat(&self, share: f64) -> Style {
-        match share {
-            s if s >= 0.8 => self.bad,
-            s if s >= 0.5 => self.warn,
-            s if s >= 0.2 => self.info,
-            _ => self.dim,
+    /// The style of something as busy as this.
+    pub fn heat(&self, warmth: Warmth) -> Style {
+        match warmth {
+            Warmth::Hot => self.bad,
+            Warmth::Warm => self.warn,
+            Warmth::Even => self.info,
+            Warmth::Cold => self.dim,
         }
     }
 

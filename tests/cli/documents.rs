@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use crate::sandbox::Sandbox;
 
 /// Fields that stand in a document only where there is something to say.
-const OPTIONAL: &[&str] = &["warnings", "pairs", "by", "zone", "peer_addr", "removed"];
+const OPTIONAL: &[&str] = &["warnings", "pairs", "by", "zone", "peer_addr", "removed", "processes", "hosts"];
 
 /// The example under each heading, by the command's words.
 fn examples() -> BTreeMap<String, Json> {

@@ -15,6 +15,7 @@ mod net;
 mod nodes;
 mod proxy;
 mod times;
+mod zones;
 
 /// One cluster under load at a time: two cores carry no more, and a fault test must not be another's fault.
 static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());

@@ -130,6 +130,7 @@ impl MiniNode {
         let mut config = Config::empty(ClusterId(1), SLOTS);
         config.cfg_index = 1;
         for s in &mut config.slots {
+            let s = std::sync::Arc::make_mut(s);
             s.primary = Some(me.clone());
             s.phase = Phase::Serving;
         }

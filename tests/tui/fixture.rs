@@ -8,6 +8,7 @@ use cachectl::proto::event::{Event, Severity};
 use cachectl::proto::id::{Incarnation, NodeId, Ref};
 use cachectl::proto::operation::{OperationKind, PlanView, PlannedMove, Role, Wish};
 use cachectl::proto::slot::{SLOTS, Slot};
+use cachectl::proto::stats::HotSlot;
 use cachectl::proto::status::{
     HEARTBEAT_GAPS, Health, MasterStatus, NodeState, NodeStatus, OperationStatus, PairStatus, STATUS_SCHEMA,
     SlotTotals, Status, WatchView,
@@ -121,6 +122,7 @@ pub fn node(n: u64) -> NodeStatus {
         p99_us: Some(1_700 + mix(n) % 500),
         p50_us: Some(190 + mix(n) % 60),
         errors: 0,
+        hot_slots: Vec::new(),
     }
 }
 
@@ -346,6 +348,13 @@ fn make_busy() -> WatchView {
     n6.primary_bytes = 30_000_000;
     n6.backup_bytes = 0;
     n6.ops_per_s = 2_900.0;
+    // A key that everybody asks for.
+    let hot = &slots[9_000];
+    for n in &mut status.nodes {
+        if hot.primary.as_ref().is_some_and(|r| r.id.as_str() == n.id) {
+            n.hot_slots = vec![HotSlot { slot: 9_000, share: 0.3 }];
+        }
+    }
     status.operations = vec![
         OperationStatus {
             id: 17,
@@ -495,6 +504,7 @@ pub fn hostile() -> WatchView {
         n.evicted = u64::MAX;
         n.clients = u64::MAX;
         n.weight = f64::NAN;
+        n.hot_slots = vec![HotSlot { slot: u16::MAX, share: f64::NAN }; 300];
     }
     v.status.epoch = u64::MAX;
     v.status.term = u64::MAX;

@@ -8,6 +8,7 @@ use cachectl::tui::effect::Effect;
 use cachectl::tui::event::{DemoEvent, Msg, Now};
 use cachectl::tui::keys::{self, TABLE};
 use cachectl::tui::model::{INPUT_MAX, Model, Panel, Screen, Setup};
+use cachectl::tui::snapshot::{picture, to_text};
 use cachectl::tui::update::update;
 use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
@@ -327,6 +328,103 @@ fn only_quit_and_the_end_of_the_terminal_leave() {
     assert_eq!(update(&mut model(), Msg::Terminate), [Effect::Quit]);
     let lost = LinkEvent::Lost { addr: "a:1".into(), why: "x".into(), next_try_ms: 1 };
     assert_eq!(update(&mut model(), Msg::Link(lost)), [], "a server that is gone is no reason to leave");
+}
+
+#[test]
+fn sorting_goes_from_trouble_to_heat() {
+    let mut m = busy();
+    keys(&mut m, "oo");
+    let rows = m.rows();
+    assert!(rows.windows(2).all(|w| w[0].ops_per_s >= w[1].ops_per_s), "two keys: the hottest is first");
+    assert_eq!(m.overview.sort.word(), "ops/s");
+    keys(&mut m, "ooooo");
+    assert_eq!(m.overview.sort.word(), "node", "and round");
+}
+
+#[test]
+fn a_lost_link_is_told_in_time_and_keys_answer_all_along() {
+    let mut m = model();
+    update(&mut m, Msg::Resize(120, 36));
+    at(&mut m, 10_000);
+    update(&mut m, Msg::Link(LinkEvent::Connected { addr: "127.0.0.1:7101".into() }));
+    view(&mut m, with(fixture::busy(), 7, 42));
+    let screen = |m: &Model| to_text(&picture(m));
+    assert!(screen(&m).contains("LIVE"));
+    // The masters die right after a view; their connections end, every try fails. The clock wakes the screen when the
+    // link says so, and at each full second.
+    let (mut stale_ms, mut lost_ms) = (None, None);
+    let mut now = 10_000;
+    while now < 20_000 {
+        let second = now / 1000 * 1000 + 1000;
+        now = m.link.next_change_ms(now).map_or(second, |at| at.min(second));
+        at(&mut m, now);
+        let lost = LinkEvent::Lost { addr: "127.0.0.1:7101".into(), why: "refused".into(), next_try_ms: 2_000 };
+        assert_eq!(update(&mut m, Msg::Link(lost)), [], "no reason to leave");
+        let text = screen(&m);
+        let age = now - 10_000;
+        stale_ms = stale_ms.or(text.contains("STALE").then_some(age));
+        lost_ms = lost_ms.or(text.contains("MASTER LOST").then_some(age));
+        let (place, tab) = if age / 1000 % 2 == 0 { ('2', "[2 Ring]") } else { ('4', "[4 Masters]") };
+        keys(&mut m, &place.to_string());
+        assert!(screen(&m).contains(tab), "the next frame shows what was asked for");
+    }
+    // A master says something at least every second, so half a second is left of 1.5 s, and a second of 4 s.
+    assert_eq!((stale_ms, lost_ms), (Some(1_000), Some(3_000)));
+    keys(&mut m, "1+");
+    assert!(m.dialog.is_none() && screen(&m).contains("no master"), "actions say why not");
+
+    // They are back: one that lags behind does not turn the picture back, the next view makes it live.
+    update(&mut m, Msg::Link(LinkEvent::Connected { addr: "127.0.0.1:7101".into() }));
+    view(&mut m, with(fixture::busy(), 7, 40));
+    assert_eq!(shown(&m), (7, 42));
+    assert!(screen(&m).contains("LOST") && !screen(&m).contains("epoch 40"));
+    view(&mut m, with(fixture::busy(), 8, 43));
+    let text = screen(&m);
+    assert!(text.contains("LIVE") && text.contains("epoch 43") && !text.contains("MASTER LOST"));
+}
+
+#[test]
+fn the_keys_that_help_names_answer_its_questions() {
+    let mut m = busy();
+    update(&mut m, Msg::Resize(120, 36));
+    let screen = |m: &Model| to_text(&picture(m));
+    keys(&mut m, "?");
+    let help = screen(&m);
+    for line in [
+        "which node is hottest?  o  o ",
+        "where does a key live?  6  Enter ",
+        "add a node, until done  +  Enter  Tab  Enter ",
+        "why another master?     4 ",
+        "what if n2 dies?        Down  Enter ",
+    ] {
+        assert!(help.contains(line), "{line:?} is in\n{help}");
+    }
+    keys(&mut m, "?");
+    code(&mut m, KeyCode::Down);
+    code(&mut m, KeyCode::Enter);
+    let text = screen(&m);
+    assert!(text.contains("Node n2") && text.contains("if it dies"), "{text}");
+    code(&mut m, KeyCode::Esc);
+    keys(&mut m, "4");
+    assert!(screen(&m).contains("Who led when, and why it ended"));
+}
+
+#[test]
+fn one_missed_heartbeat_is_a_dot_in_the_strip() {
+    let mut m = model();
+    update(&mut m, Msg::Resize(120, 36));
+    let mut v = fixture::healthy();
+    for n in &mut v.status.nodes {
+        n.heartbeat_gaps_ms = vec![250; 24];
+        n.heartbeat_age_ms = Some(100);
+    }
+    view(&mut m, v.clone());
+    let dots =
+        |m: &Model| to_text(&picture(m)).lines().filter(|l| l.contains("127.0.0.1:72") && l.contains('·')).count();
+    assert_eq!(dots(&m), 0);
+    v.status.nodes[1].heartbeat_gaps_ms[20] = 500;
+    view(&mut m, v);
+    assert_eq!(dots(&m), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod common;
 mod fixture;
 mod handling;
 mod hostile;
+mod measure;
 mod pictures;
 mod random;
 mod steering;

@@ -21,7 +21,7 @@ const LEAVE: &str = "\x1b[?1049l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
 
 /// The program on a terminal of its own.
-struct OnTerminal {
+pub struct OnTerminal {
     script: Child,
     keys: Option<ChildStdin>,
     output: Arc<Mutex<Vec<u8>>>,
@@ -30,10 +30,14 @@ struct OnTerminal {
 
 impl OnTerminal {
     fn start(args: &str) -> Self {
+        Self::run(&format!("exec {} {args}", env!("CARGO_BIN_EXE_cachectl")), (80, 24))
+    }
+
+    /// Runs a shell's line that becomes the program, on a terminal of this size.
+    pub fn run(line: &str, (columns, rows): (u16, u16)) -> Self {
         let home = tempfile::tempdir().expect("a temporary directory");
-        let program = env!("CARGO_BIN_EXE_cachectl");
         let pid = home.path().join("pid");
-        let line = format!("stty rows 24 cols 80; echo $$ > {}; exec {program} {args}", pid.display());
+        let line = format!("stty rows {rows} cols {columns}; export PID={}; echo $$ > $PID; {line}", pid.display());
         let mut script = Command::new("script")
             .args(["-qfec", &line, "/dev/null"])
             .env("SHELL", "/bin/sh")
@@ -59,25 +63,33 @@ impl OnTerminal {
         Self { script, keys, output, home }
     }
 
-    fn pid(&self) -> PathBuf {
+    /// Its process, below `/proc`.
+    pub fn pid(&self) -> PathBuf {
         let text = wait_for("a pid", || {
             std::fs::read_to_string(self.home.path().join("pid")).ok().filter(|t| t.ends_with('\n'))
         });
         Path::new("/proc").join(text.trim())
     }
 
-    fn press(&mut self, keys: &str) {
+    pub fn press(&mut self, keys: &str) {
         let stdin = self.keys.as_mut().expect("open");
         stdin.write_all(keys.as_bytes()).expect("the terminal takes keys");
         stdin.flush().expect("the terminal takes keys");
     }
 
-    fn text(&self) -> String {
+    /// Bytes and frames that reached the terminal so far.
+    pub fn drawn(&self) -> (usize, usize) {
+        let output = self.output.lock().expect("not poisoned");
+        let begin = b"\x1b[?2026h";
+        (output.len(), output.windows(begin.len()).filter(|w| w == begin).count())
+    }
+
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.output.lock().expect("not poisoned")).into_owned()
     }
 
     /// Waits until these words were drawn after the first `from` bytes.
-    fn see(&self, words: &str, from: usize) {
+    pub fn see(&self, words: &str, from: usize) {
         wait_for(words, || self.text().get(from..).is_some_and(|t| t.contains(words)).then_some(()));
     }
 
@@ -88,7 +100,7 @@ impl OnTerminal {
         assert!(sent.success());
     }
 
-    fn ended(&mut self) -> ExitStatus {
+    pub fn ended(&mut self) -> ExitStatus {
         wait_for("the end", || self.script.try_wait().expect("a child of ours"))
     }
 
@@ -113,7 +125,7 @@ fn tail(text: &str) -> String {
     text.chars().skip(skip).collect()
 }
 
-fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, mut get: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(t) = get() {
@@ -210,14 +222,59 @@ fn it_outlives_its_masters_and_finds_them_again() {
     t.assert_given_back();
 }
 
-#[test]
-fn it_ends_with_its_terminal() {
-    let mut t = OnTerminal::start("tui");
+/// The terminal goes away under the screen: a process that neither ends nor sleeps would be the worst of all ends.
+fn ends_with_its_terminal(line: &str) {
+    let mut t = OnTerminal::run(line, (80, 24));
     t.see("No cluster is known here.", 0);
     let process = t.pid();
     t.script.kill().expect("ours");
     t.ended();
     wait_for("the end of a process without a terminal", || (!process.exists()).then_some(()));
+}
+
+#[test]
+fn it_ends_with_its_terminal() {
+    ends_with_its_terminal(&format!("exec {} tui", env!("CARGO_BIN_EXE_cachectl")));
+}
+
+#[test]
+fn it_ends_with_a_terminal_whose_hangup_it_is_not_told_of() {
+    // In another session nobody sends SIGHUP; under `nohup` it is ignored.
+    let program = env!("CARGO_BIN_EXE_cachectl");
+    ends_with_its_terminal(&format!("exec setsid -w sh -c 'echo $$ > $PID; exec {program} tui'"));
+    ends_with_its_terminal(&format!("trap '' HUP; exec {program} tui"));
+}
+
+#[test]
+fn nonsense_from_a_master_is_a_lost_link_and_no_more() {
+    // What no type of ours can hold: an age below zero, a number that is none, a line that is no message.
+    let view = encode("m1", None, 0, &Message::StatusView(Box::new(fixture::healthy())));
+    let view = String::from_utf8(view).expect("JSON");
+    let age = view.find("\"heartbeat_age_ms\":").expect("a field") + "\"heartbeat_age_ms\":".len();
+    let mut negative = view.clone();
+    negative.insert(age, '-');
+    let nan = view.replacen("\"weight\":1.0", "\"weight\":NaN", 1);
+    assert_ne!(nan, view);
+    for nonsense in [negative, nan, "\x1b[2J\u{202e}{\n".to_owned()] {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        std::thread::spawn(move || {
+            while let Ok((mut stream, _)) = listener.accept() {
+                let _ = stream.write_all(nonsense.as_bytes());
+                let _ = stream.read(&mut [0; 4096]);
+            }
+        });
+        let mut t = OnTerminal::start(&format!("--masters-addr {addr} tui"));
+        t.see("CONNECTING", 0);
+        t.see("next try", 0);
+        t.press("?");
+        t.see("Help", 0);
+        assert!(!t.text().contains("\x1b[2J\u{202e}"), "nothing of it reaches the terminal");
+        t.press("q");
+        t.press("q");
+        assert!(t.ended().success());
+        t.assert_given_back();
+    }
 }
 
 #[test]

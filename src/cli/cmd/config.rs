@@ -9,6 +9,8 @@ use crate::cli::args::ConfigCommand;
 use crate::cli::cluster_file::{self, ClusterFile};
 use crate::cli::context::{self, UserConfig};
 use crate::cli::error::{CliError, CmdResult, Exit};
+use crate::cli::hosts::{self, Process};
+use crate::cli::names::unknown;
 
 #[derive(Debug, Serialize)]
 struct Doc<'a> {
@@ -19,26 +21,51 @@ struct Doc<'a> {
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<ClusterFile>,
+    /// What runs on which host, and how it is started.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    processes: Vec<Process>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<String>,
 }
 
 /// Runs it.
 pub fn run(ctx: &Ctx, command: &ConfigCommand) -> CmdResult {
-    let ConfigCommand::Check { file } = command;
+    let ConfigCommand::Check { file, env } = command;
     let text = std::fs::read_to_string(file).map_err(|e| {
         CliError::usage(format!("cannot read {}: {e}", file.display())).hint("name a file that is there")
     })?;
     let path = file.display().to_string();
     if is_users(&text) {
         UserConfig::parse(&text, file)?;
-        return tell(
-            ctx,
-            &Doc { schema: 1, file: path, kind: "user", ok: true, cluster: None },
-            "a configuration file for commands",
-        );
+        let (processes, warnings) = (Vec::new(), Vec::new());
+        let doc = Doc { schema: 1, file: path, kind: "user", ok: true, cluster: None, processes, warnings };
+        return tell(ctx, &doc, "a configuration file for commands");
     }
     let cluster = ClusterFile::parse(&text, file)?;
     let words = cluster.words();
-    tell(ctx, &Doc { schema: 1, file: path, kind: "cluster", ok: true, cluster: Some(cluster) }, &words)
+    let (processes, warnings) = (hosts::processes(&cluster), hosts::warnings(&cluster));
+    if let Some(who) = env {
+        return environment(ctx, &processes, who);
+    }
+    tell(
+        ctx,
+        &Doc { schema: 1, file: path, kind: "cluster", ok: true, cluster: Some(cluster), processes, warnings },
+        &words,
+    )
+}
+
+/// What systemd's EnvironmentFile= and a container's --env-file read.
+fn environment(ctx: &Ctx, processes: &[Process], who: &str) -> CmdResult {
+    let Some(p) = processes.iter().find(|p| p.id == who) else {
+        let e = unknown("NO_PROCESS", "process", who, processes.iter().map(|p| p.id.as_str()));
+        return Err(if processes.is_empty() { e.hint("only a file with [[hosts]] says what runs where") } else { e });
+    };
+    if ctx.out.json() {
+        ctx.out.document(&p.env)?;
+    } else {
+        p.env.iter().try_for_each(|(name, value)| ctx.out.line(&format!("{name}={value}")))?;
+    }
+    Ok(Exit::Done)
 }
 
 /// Only the user's configuration has these; a key that both have says nothing.
@@ -53,6 +80,10 @@ fn tell(ctx: &Ctx, doc: &Doc<'_>, words: &str) -> CmdResult {
         ctx.out.document(doc)?;
     } else {
         ctx.out.line(&format!("{} is ok: {words}", Path::new(&doc.file).display()))?;
+        for p in &doc.processes {
+            ctx.out.line(&format!("{}: {}", p.host, p.command.join(" ")))?;
+        }
+        doc.warnings.iter().for_each(|w| ctx.out.warn(w));
     }
     Ok(Exit::Done)
 }

@@ -83,6 +83,10 @@ fn wish(ctx: &Ctx, args: &UpArgs) -> Result<Wish, CliError> {
         Some(path) => ClusterFile::read(path)?,
         None => ClusterFile::default(),
     };
+    if !file.hosts.is_empty() {
+        return Err(CliError::usage("the file describes a cluster on many hosts, and `up` starts one on this machine")
+            .hint("`cachectl config check FILE` prints what to start on each host; docs/deploy.md says how"));
+    }
     let t = &ctx.target;
     if t.said == Said::Flag && !t.masters.is_empty() {
         return Err(CliError::usage("`up` starts a local cluster; --masters-addr means one that runs elsewhere")

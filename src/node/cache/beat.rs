@@ -540,6 +540,11 @@ impl Node {
         })
     }
 
+    /// How many slots it is primary of, by its view.
+    pub fn serves(&self) -> usize {
+        self.view().slots.iter().filter(|s| s.primary.as_ref() == Some(&self.me)).count()
+    }
+
     /// For the heartbeat.
     pub fn stats(&self) -> NodeStats {
         let [p50_us, p99_us] = self.counters.quantiles_us([0.5, 0.99]);
@@ -552,6 +557,7 @@ impl Node {
             p50_us,
             p99_us,
             insecure_bind: self.config.insecure_bind,
+            hot_slots: self.heat.hot(),
             ..NodeStats::default()
         };
         for shard in &self.shards {

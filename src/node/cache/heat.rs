@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::shard::lock;
 use crate::proto::slot::{SLOTS, Slot};
+use crate::proto::stats::HotSlot;
 
 /// One command in so many is looked at, on each connection.
 pub const SAMPLE: u32 = 16;
@@ -12,6 +13,11 @@ pub const SAMPLE: u32 = 16;
 const KEYS: usize = 64;
 /// A longer key is counted by its beginning.
 const KEY_MAX: usize = 128;
+/// Slots that a heartbeat names at most: a hot spot is a few slots, or it is the whole node.
+const HOT_SLOTS: usize = 8;
+/// A slot is hot from so many times its even share on, and from so many samples: less is chance.
+const HOT_TIMES: f64 = 4.0;
+const HOT_SAMPLES: u32 = 16;
 /// Counts are halved so often, seconds: what was hot a minute ago hardly counts.
 const HALF_LIFE_S: u64 = 10;
 
@@ -20,11 +26,12 @@ const HALF_LIFE_S: u64 = 10;
 pub struct Heat {
     slots: Box<[AtomicU32]>,
     keys: Mutex<Sketch>,
+    hot: Mutex<Vec<HotSlot>>,
 }
 
 impl Default for Heat {
     fn default() -> Self {
-        Self { slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(), keys: Mutex::default() }
+        Self { slots: (0..SLOTS).map(|_| AtomicU32::new(0)).collect(), keys: Mutex::default(), hot: Mutex::default() }
     }
 }
 
@@ -40,12 +47,34 @@ impl Heat {
         }
     }
 
-    /// Called once a second, with the seconds since the start.
-    pub fn second(&self, n: u64) {
+    /// Called once a second, with the seconds since the start and what counts the slots that this node serves.
+    pub fn second(&self, n: u64, serves: impl FnOnce() -> usize) {
+        *lock(&self.hot) = self.find_hot(serves);
         if n.is_multiple_of(HALF_LIFE_S) {
             self.slots.iter().for_each(|s| s.store(s.load(Ordering::Relaxed) / 2, Ordering::Relaxed));
             lock(&self.keys).halve();
         }
+    }
+
+    /// The slots that stood out when the last second ended, hottest first.
+    pub fn hot(&self) -> Vec<HotSlot> {
+        lock(&self.hot).clone()
+    }
+
+    fn find_hot(&self, serves: impl FnOnce() -> usize) -> Vec<HotSlot> {
+        let counts: Vec<u32> = self.slots.iter().map(|n| n.load(Ordering::Relaxed)).collect();
+        let all: f64 = counts.iter().map(|n| f64::from(*n)).sum();
+        if all == 0.0 {
+            return Vec::new();
+        }
+        let even = all / serves().max(1) as f64;
+        let bar = (even * HOT_TIMES).max(f64::from(HOT_SAMPLES));
+        let mut hot: Vec<(usize, u32)> = counts.into_iter().enumerate().filter(|(_, n)| f64::from(*n) >= bar).collect();
+        hot.sort_by_key(|(slot, n)| (std::cmp::Reverse(*n), *slot));
+        hot.truncate(HOT_SLOTS);
+        // Three digits are more than a sample knows, and short in every heartbeat.
+        let share = |n: u32| (f64::from(n) / all * 1000.0).round() / 1000.0;
+        hot.into_iter().map(|(slot, n)| HotSlot { slot: slot as u16, share: share(n) }).collect()
     }
 
     /// The slots that were asked for lately, with their share of all samples.
@@ -127,10 +156,35 @@ mod tests {
     }
 
     #[test]
+    fn only_slots_far_above_their_share_are_hot() {
+        let heat = Heat::default();
+        let touch = |slot: u16, times: u32| (0..times).for_each(|_| heat.touch(Slot(slot), b"k"));
+        let hot = || {
+            heat.second(1, || 100);
+            heat.hot().into_iter().map(|h| (h.slot, h.share)).collect::<Vec<_>>()
+        };
+        assert_eq!(hot(), [], "nothing was asked for");
+        (0..100).for_each(|slot| touch(slot, 20));
+        assert_eq!(hot(), [], "all alike");
+        touch(7, 1000);
+        touch(9, 480);
+        assert_eq!(hot(), [(7, 0.293), (9, 0.144)]);
+        (200..300).for_each(|slot| touch(slot, 1000));
+        assert!(hot().len() <= HOT_SLOTS);
+        let few = Heat::default();
+        (0..HOT_SAMPLES - 1).for_each(|_| few.touch(Slot(3), b"k"));
+        few.second(1, || 100);
+        assert_eq!(few.hot(), [], "too few to tell");
+        few.touch(Slot(3), b"k");
+        few.second(2, || 100);
+        assert_eq!(few.hot(), [HotSlot { slot: 3, share: 1.0 }]);
+    }
+
+    #[test]
     fn what_was_hot_cools_down_and_memory_stays_bounded() {
         let heat = Heat::default();
         (0..1000).for_each(|_| heat.touch(Slot(1), b"old"));
-        (1..=100).for_each(|s| heat.second(s));
+        (1..=100).for_each(|s| heat.second(s, || 5461));
         (0..100).for_each(|_| heat.touch(Slot(2), &[b'x'; 100_000]));
         let top = heat.keys(10);
         assert_eq!(top[0].0.len(), KEY_MAX);

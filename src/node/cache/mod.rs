@@ -218,7 +218,7 @@ async fn housekeeping(node: Arc<Node>) {
             node.ops_per_s.store(rate.to_bits(), Ordering::Relaxed);
             node.counters.classes.iter().for_each(|c| c.second());
             seconds += 1;
-            node.heat.second(seconds);
+            node.heat.second(seconds, || node.serves());
         }
     }
 }

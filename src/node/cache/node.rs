@@ -517,7 +517,7 @@ impl Node {
         let view = self.view();
         let holds = |s: &SlotState| s.replica(&self.me).is_some() || s.last_holder.as_ref() == Some(&self.me);
         let leaves = view.member(&self.me).is_some_and(|m| matches!(m.state, NodeState::Draining | NodeState::Left));
-        leaves && !view.slots.iter().any(holds)
+        leaves && !view.slots.iter().any(|s| holds(s))
     }
 
     /// Stops serving for good (planned stop, fenced).
@@ -558,6 +558,6 @@ fn standalone_view(me: &Ref, config: &NodeConfig) -> Config {
         backups: 0,
         stopping: false,
         members: [(me.id.clone(), member)].into(),
-        slots: vec![slot; SLOTS],
+        slots: std::iter::repeat_n(Arc::new(slot), SLOTS).collect(),
     }
 }

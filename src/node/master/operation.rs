@@ -105,7 +105,7 @@ fn current(cfg: &Config) -> Vec<Placement> {
         primary: s.primary.as_ref().map(|p| p.id.clone()),
         backup: s.backups().chain(&s.learners).next().map(|r| r.node.id.clone()),
     };
-    cfg.slots.iter().map(of).collect()
+    cfg.slots.iter().map(|s| of(s)).collect()
 }
 
 /// The first hand-out of all slots. Empty if nobody may hold any.
@@ -138,7 +138,7 @@ pub fn hand_outs(state: &State, proven: &[Ref], shunned: &BTreeSet<NodeId>, over
                 .as_ref()
                 .is_none_or(|h| proven.contains(h) || state.holders.get(h).is_some_and(|holder| holder.gone.is_some()))
     };
-    if !cfg.slots.iter().any(free) {
+    if !cfg.slots.iter().any(|s| free(s)) {
         return Vec::new();
     }
     let target = plan(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Balance).target;

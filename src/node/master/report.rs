@@ -165,6 +165,7 @@ fn node(id: &NodeId, m: &Member, roles: Roles, beats: Option<(&Heartbeats, Mono)
         p99_us: stats.p99_us,
         p50_us: stats.p50_us,
         errors: stats.errors,
+        hot_slots: stats.hot_slots.clone(),
     }
 }
 

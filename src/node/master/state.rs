@@ -18,6 +18,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -261,7 +262,7 @@ impl State {
                 && p.backups.iter().all(|b| self.cfg.is_live(b) && members.insert(&b.id));
             let mut held = false;
             for ix in self.span(cx, p.first, p.last) {
-                let slot = &mut self.cfg.slots[ix];
+                let slot = Arc::make_mut(&mut self.cfg.slots[ix]);
                 if fits && slot.pterm == 0 && slot.phase == Phase::Orphan {
                     slots::install(slot, cx.index, &p.primary, &p.backups, None, &mut primaries);
                     // Nobody was ever primary, so nobody may hold a lease: no wait.
@@ -318,7 +319,7 @@ impl State {
             for ix in self.span(cx, run.first, run.last) {
                 let mut slot = std::mem::take(&mut self.cfg.slots[ix]);
                 let fits = slot.cver == run.cver
-                    && slots::change(&mut slot, cx.index, &c.change, |n| self.cfg.is_live(n), primaries);
+                    && slots::change(Arc::make_mut(&mut slot), cx.index, &c.change, |n| self.cfg.is_live(n), primaries);
                 self.cfg.slots[ix] = slot;
                 if fits {
                     applied += 1;
@@ -339,7 +340,7 @@ impl State {
                 self.cfg.is_live(&h.to) && h.backup.as_ref().is_none_or(|b| self.cfg.is_live(b) && b.id != h.to.id);
             let mut held = false;
             for ix in self.span(cx, h.run.first, h.run.last) {
-                let slot = &mut self.cfg.slots[ix];
+                let slot = Arc::make_mut(&mut self.cfg.slots[ix]);
                 let holder = slot.last_holder.clone();
                 let free = holder.as_ref().is_none_or(|holder| {
                     gone.contains(holder) || self.holders.get(holder).is_some_and(|h| h.gone.is_some())
@@ -451,7 +452,6 @@ impl Apply<'_> {
 /// A configuration in a snapshot: the slot table as ranges, as on the wire.
 mod packed {
     use super::*;
-    use crate::proto::view::SlotState;
     use serde::{Deserializer, Serializer, de};
 
     pub fn serialize<S: Serializer>(cfg: &Config, s: S) -> Result<S::Ok, S::Error> {
@@ -469,13 +469,13 @@ mod packed {
             backups: view.backups,
             stopping: view.stopping,
             members: view.members,
-            slots: vec![SlotState::default(); slots],
+            slots: vec![Arc::default(); slots],
         };
         for r in view.slots {
             if r.first > r.last || r.last.ix() >= slots {
                 return Err(de::Error::custom("a slot range is out of bounds"));
             }
-            cfg.slots[r.first.ix()..=r.last.ix()].fill(r.state);
+            cfg.slots[r.first.ix()..=r.last.ix()].fill(Arc::new(r.state));
         }
         Ok(cfg)
     }

@@ -180,7 +180,7 @@ pub struct MasterClient {
 
 /// How one try ended.
 enum Outcome {
-    Answer(Incoming),
+    Answer(Box<Incoming>),
     /// It did not run; maybe somebody else is known to lead.
     Elsewhere(RefreshMaster),
     /// It did not run.
@@ -354,7 +354,7 @@ impl MasterClient {
                 }
                 Ok(Message::Error(f)) if f.code == NOT_LEADER => return Outcome::not_run(f),
                 Ok(Message::Error(f)) if f.code == UNKNOWN => return Outcome::lost(f),
-                _ => return Outcome::Answer(incoming),
+                _ => return Outcome::Answer(Box::new(incoming)),
             }
         }
     }

@@ -11,7 +11,7 @@
 use std::cmp::Reverse;
 
 use super::Mode;
-use super::field::{Bounds, Field, NOBODY, ceil, shares_below};
+use super::field::{Bounds, Field, NOBODY, SAME_ZONE, ceil};
 use crate::proto::ring::VNODES;
 
 /// After any one death no survivor may lead more than this times its share of what then is (PROTOCOL 2).
@@ -73,6 +73,8 @@ struct Work<'a, 'b> {
     /// Slots each node backs.
     load: Vec<u32>,
     bounds: Vec<Bounds>,
+    /// The shares of all that may back a node's slots, together.
+    fair_for: Vec<f64>,
     /// Slots given to another backup so far.
     changes: usize,
     swaps_left: usize,
@@ -81,17 +83,18 @@ struct Work<'a, 'b> {
 impl<'a, 'b> Work<'a, 'b> {
     fn new(field: &'a Field<'a>, primary: &'a [u32], backup: &'b mut [u32]) -> Self {
         let leads = field.loads(primary);
-        let led: u32 = leads.iter().sum();
-        // A node can't back what it leads: one that leads more than half has a smaller share, and others a larger one.
-        let most: Vec<f64> = leads.iter().map(|&l| f64::from(led - l)).collect();
-        let shares = shares_below(&field.weight, &most, f64::from(led));
-        let mut bounds: Vec<Bounds> = shares.into_iter().map(Bounds::around).collect();
+        let mut bounds: Vec<Bounds> = field.backup_shares(&leads).into_iter().map(Bounds::around).collect();
         if backup.iter().all(|&b| b == NOBODY) {
             // Nothing is copied yet, so evenness is free.
             bounds.iter_mut().for_each(|b| b.high = ceil(b.fair));
         }
+        let may = |p: u32, b: u32| p != b && field.domain(p, b) < SAME_ZONE;
+        let fair_of = |p: u32| -> f64 {
+            bounds.iter().enumerate().filter(|&(b, _)| may(p, b as u32)).map(|(_, bounds)| bounds.fair).sum()
+        };
+        let fair_for = (0..field.len() as u32).map(|p| fair_of(p).max(1e-9)).collect();
         let load = field.loads(backup);
-        Self { field, primary, backup, leads, load, bounds, changes: 0, swaps_left: SWAPS_MAX }
+        Self { field, primary, backup, leads, load, bounds, fair_for, changes: 0, swaps_left: SWAPS_MAX }
     }
 
     fn room(&self, n: u32) -> u32 {
@@ -133,11 +136,13 @@ impl<'a, 'b> Work<'a, 'b> {
         f64::from(self.leads[p as usize]) * self.field.weight[b as usize] / self.weight_without(p)
     }
 
-    /// How many of `p`'s slots `b` may back: what keeps it within [`AFTER_DEATH`] × its share when `p` dies.
+    /// How many of `p`'s slots `b` may back: what keeps it within [`AFTER_DEATH`] × its share when `p` dies, or its part of
+    /// them where zones leave `p` too few others for that.
     fn pair_max(&self, p: u32, b: u32) -> u32 {
         let share = self.field.slots as f64 * self.field.weight[b as usize] / self.weight_without(p);
         let inherits = (share * AFTER_DEATH + 1e-6).floor() - f64::from(self.leads[b as usize]);
-        (inherits.max(1.0)) as u32
+        let part = f64::from(self.leads[p as usize]) * self.bounds[b as usize].fair / self.fair_for[p as usize];
+        (inherits.max(1.0) as u32).max(ceil(part))
     }
 
     /// The largest piece of a primary's slots that goes to one backup at a time.
@@ -225,16 +230,12 @@ impl<'a, 'b> Work<'a, 'b> {
             for Run { mut first, mut len, .. } in missing {
                 while len > 0 {
                     let chosen = self
-                        .choose(p, &row, u8::MAX)
+                        .choose(p, &row, SAME_ZONE - 1)
                         .or_else(|| if mode == Mode::Balance { self.make_room(p, &mut row) } else { None });
                     let (to, most) = match chosen {
                         Some(b) => (b, self.room(b).min(self.pair_max(p, b).saturating_sub(row[b as usize])).max(1)),
                         // No node can take it within all bounds: a copy that crowds is better than none.
-                        None => match self.accepting().filter(|&b| b != p).min_by(|&a, &b| {
-                            (self.room(a) == 0)
-                                .cmp(&(self.room(b) == 0))
-                                .then(self.fullness(a).total_cmp(&self.fullness(b)))
-                        }) {
+                        None => match self.crowd(p) {
                             Some(b) => (b, 1),
                             None => break,
                         },
@@ -247,6 +248,15 @@ impl<'a, 'b> Work<'a, 'b> {
                 }
             }
         }
+    }
+
+    /// Who takes a slot of `p` beyond its bounds: not in `p`'s zone if others live, then the emptiest.
+    fn crowd(&self, p: u32) -> Option<u32> {
+        self.accepting().filter(|&b| b != p).min_by(|&a, &b| {
+            let near = |n| self.field.domain(p, n) == SAME_ZONE;
+            let room = (self.room(a) == 0).cmp(&(self.room(b) == 0));
+            near(a).cmp(&near(b)).then(room).then(self.fullness(a).total_cmp(&self.fullness(b)))
+        })
     }
 
     /// Where only others have room: moves one of their slots from some `b` to a node with room, so that `b` can take one
@@ -294,7 +304,7 @@ impl<'a, 'b> Work<'a, 'b> {
                 runs.sort_by_key(|r| (Reverse(r.len), r.first));
                 while let Some(run) = runs.last_mut() {
                     let excess = row[b as usize].saturating_sub(self.pair_max(p, b)) as usize;
-                    if excess == 0 || !self.relocate(run, excess, &mut row, u8::MAX) {
+                    if excess == 0 || !self.relocate(run, excess, &mut row, SAME_ZONE - 1) {
                         break;
                     }
                     if run.len == 0 {
@@ -379,7 +389,7 @@ impl<'a, 'b> Work<'a, 'b> {
         }
     }
 
-    /// Backups in their primary's zone (or on its host) go elsewhere where there is room, or swap with another's.
+    /// Backups on their primary's host go elsewhere where there is room, or swap with another's; those in its zone always do.
     fn cross_zones(&mut self) {
         if !self.field.has_domains() {
             return;
@@ -399,7 +409,16 @@ impl<'a, 'b> Work<'a, 'b> {
         let better = self.field.domain(run.primary, run.backup) - 1;
         let mut row = self.pairs_of_primary(run.primary);
         let most = self.chunk(run.primary);
-        self.relocate(run, most, &mut row, better)
+        if self.relocate(run, most, &mut row, better) {
+            return true;
+        }
+        match self.crowd(run.primary).filter(|&b| self.field.domain(run.primary, b) <= better) {
+            Some(b) if better == SAME_ZONE - 1 => {
+                self.give_end(run, run.len.min(most), b, &mut row);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Moves up to `most` slots off the end of a run to the best other backup that `domain_max` admits: one with room,

@@ -1,6 +1,6 @@
 //! The nodes as the planner counts with them: indices instead of names, fair shares and bounds as slots.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{NodeId, PlanNode};
 use crate::proto::ring::{Ring, sane_weight};
@@ -35,7 +35,12 @@ pub(super) struct Field<'a> {
     pub total: f64,
     /// The circle, with the points of accepting nodes only.
     pub ring: Ring,
+    /// Whether nodes of more than one zone accept: then no backup may be in its primary's.
+    zones_bind: bool,
 }
+
+/// The domain that no backup may be in: its primary's zone while another one lives.
+pub(super) const SAME_ZONE: u8 = 3;
 
 impl<'a> Field<'a> {
     /// `nodes` sorted by name, without doubles.
@@ -51,8 +56,11 @@ impl<'a> Field<'a> {
             let next = numbers.len() as u32;
             *numbers.entry(label).or_insert(next)
         };
-        let places = nodes.iter().map(|n| Place { zone: number(&n.zone), host: number(&n.host) }).collect();
-        Self { index, places, slots, weight, total, ring }
+        let places: Vec<Place> = nodes.iter().map(|n| Place { zone: number(&n.zone), host: number(&n.host) }).collect();
+        let mut zones = accepting.iter().map(|&i| places[i as usize].zone).filter(|&z| z != 0);
+        let first = zones.next();
+        let zones_bind = zones.any(|z| Some(z) != first);
+        Self { index, places, slots, weight, total, ring, zones_bind }
     }
 
     /// How many nodes, accepting or not.
@@ -70,13 +78,41 @@ impl<'a> Field<'a> {
         names.map(|n| n.and_then(|n| self.index.get(n).copied()).unwrap_or(NOBODY)).collect()
     }
 
-    /// How much a failure can take both at once: 0 = different zones, 1 = different hosts, 2 = neither.
+    /// How much a failure can take both at once: 0 = different zones, 1 = different hosts, 2 = neither, [`SAME_ZONE`] = one
+    /// zone, though there are others.
     pub fn domain(&self, a: u32, b: u32) -> u8 {
         let (a, b) = (self.places[a as usize], self.places[b as usize]);
-        match a.zone != 0 && b.zone != 0 && a.zone != b.zone {
-            true => 0,
-            false => 1 + u8::from(a.host == b.host),
+        match a.zone != 0 && b.zone != 0 {
+            true if a.zone != b.zone => 0,
+            true if self.zones_bind => SAME_ZONE,
+            _ => 1 + u8::from(a.host == b.host),
         }
+    }
+
+    /// Shares of the backups of what `leads` says: by weight, but a node can't back what it leads, nor a zone what is led in
+    /// it. A zone that leads more than half makes the others' shares larger, down to all of it for one that is alone.
+    pub fn backup_shares(&self, leads: &[u32]) -> Vec<f64> {
+        let led = leads.iter().sum::<u32>();
+        // Those that stand or fall together: a zone's nodes; else each by itself.
+        let mut groups: BTreeMap<(u32, u32), Vec<u32>> = BTreeMap::new();
+        for n in 0..self.len() as u32 {
+            let zone = self.places[n as usize].zone;
+            let group = if self.zones_bind && zone != 0 { (zone, 0) } else { (0, n) };
+            groups.entry(group).or_default().push(n);
+        }
+        let weight = |of: &Vec<u32>| of.iter().map(|&n| self.weight[n as usize]).sum::<f64>();
+        let weights: Vec<f64> = groups.values().map(weight).collect();
+        let elsewhere = |of: &Vec<u32>| f64::from(led - of.iter().map(|&n| leads[n as usize]).sum::<u32>());
+        let most: Vec<f64> = groups.values().map(elsewhere).collect();
+        let mut shares = vec![0.0; self.len()];
+        for ((nodes, weight), share) in
+            groups.values().zip(weights.iter()).zip(shares_below(&weights, &most, f64::from(led)))
+        {
+            for &n in nodes.iter().filter(|&&n| self.accepts(n)) {
+                shares[n as usize] = share * self.weight[n as usize] / weight;
+            }
+        }
+        shares
     }
 
     /// Whether there is more than one zone or host at all.
@@ -137,7 +173,7 @@ pub(super) fn ceil(x: f64) -> u32 {
 }
 
 /// Divides `sum` by weight, but gives nobody more than its `most`; what that leaves over goes to the others.
-pub(super) fn shares_below(weight: &[f64], most: &[f64], sum: f64) -> Vec<f64> {
+fn shares_below(weight: &[f64], most: &[f64], sum: f64) -> Vec<f64> {
     let mut shares = vec![0.0; weight.len()];
     let mut open: Vec<usize> = (0..weight.len()).filter(|&i| weight[i] > 0.0).collect();
     let mut left = sum;

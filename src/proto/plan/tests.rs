@@ -1,5 +1,7 @@
 //! The planner's figures (PROTOCOL 2), its rules as properties over random clusters and changes.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::*;
 
 use super::figures::{cluster_slots_bytes, counts, max_over_mean, max_over_mean_after_a_death, moved};
@@ -175,14 +177,57 @@ fn hosts_count_where_there_are_no_zones() {
     assert!(formed(&nodes).iter().all(|p| host(&p.primary) != host(&p.backup)));
 }
 
+/// Slots that are backed in their primary's zone, if nodes of two zones accept.
+fn in_one_zone(nodes: &[PlanNode], table: &[Placement]) -> usize {
+    let zone = |id: &Option<NodeId>| {
+        let node = nodes.iter().find(|n| Some(&n.id) == id.as_ref());
+        node.map(|n| n.zone.as_str()).filter(|z| !z.is_empty())
+    };
+    let accepting: BTreeSet<&str> =
+        nodes.iter().filter(|n| n.accepts && !n.zone.is_empty()).map(|n| n.zone.as_str()).collect();
+    let near = |p: &&Placement| zone(&p.primary).is_some() && zone(&p.primary) == zone(&p.backup);
+    if accepting.len() < 2 { 0 } else { table.iter().filter(near).count() }
+}
+
 #[test]
-fn a_zone_too_large_to_be_backed_elsewhere_does_not_crush_the_rest() {
-    let nodes: Vec<_> = (1..=6).map(|i| PlanNode { zone: if i == 1 { "a" } else { "b" }.into(), ..node(i) }).collect();
-    let table = formed(&nodes);
-    assert!(max_over_mean(&nodes, &table, Role::Backup) <= 1.02);
-    // All that n1 leads crosses, and all that n1 can back.
-    let crossing = table.iter().filter(|p| (p.primary == Some(node(1).id)) != (p.backup == Some(node(1).id))).count();
-    assert!(crossing as f64 >= 0.97 * 2.0 * SLOTS as f64 / 6.0, "{crossing} slots cross");
+fn uneven_zones_back_each_other() {
+    for sizes in [&[1, 5][..], &[1, 2], &[2, 2, 1], &[1, 1, 4], &[3, 1, 1, 1]] {
+        let zones = sizes.iter().enumerate().flat_map(|(z, &n)| std::iter::repeat_n(format!("z{z}"), n));
+        let nodes: Vec<_> = zones.enumerate().map(|(i, zone)| PlanNode { zone, ..node(i + 1) }).collect();
+        let table = formed(&nodes);
+        assert_eq!(in_one_zone(&nodes, &table), 0, "{sizes:?}");
+        // Each zone backs as much as it can be asked to: its part of what others lead, never more than all of it.
+        for (z, _) in sizes.iter().enumerate() {
+            let of_zone =
+                |id: &Option<NodeId>| nodes.iter().any(|n| Some(&n.id) == id.as_ref() && n.zone == format!("z{z}"));
+            let led = table.iter().filter(|p| of_zone(&p.primary)).count();
+            let backs = table.iter().filter(|p| of_zone(&p.backup)).count();
+            assert!(led + backs <= SLOTS, "{sizes:?}: zone {z} leads {led}, backs {backs}");
+        }
+        // Within a zone loads are even.
+        let backs = counts(&table, Role::Backup);
+        for zone in sizes.iter().enumerate().map(|(z, _)| format!("z{z}")) {
+            let of: Vec<usize> =
+                nodes.iter().filter(|n| n.zone == zone).map(|n| backs.get(&n.id).copied().unwrap_or(0)).collect();
+            let (least, most) = (of.iter().min().expect("nodes"), of.iter().max().expect("nodes"));
+            assert!(*most as f64 <= *least as f64 * 1.1 + 2.0, "{sizes:?}: {zone} {of:?}");
+        }
+        assert_eq!(balance(&nodes, &table).moves, [], "{sizes:?}");
+        // A zone goes as a whole: every slot has one holder left, and what they lead is backed elsewhere again.
+        for gone in 0..sizes.len() {
+            let gone = format!("z{gone}");
+            let (lost, left): (Vec<_>, Vec<_>) = nodes.iter().cloned().partition(|n| n.zone == gone);
+            let mut after = table.clone();
+            for n in &lost {
+                after = after_death(&after, &n.id);
+            }
+            assert!(after.iter().all(|p| p.primary.is_some()), "{sizes:?} without {gone}");
+            let rebuilt = plan(&left, &after, 1, Mode::Rebuild).target;
+            assert_eq!(in_one_zone(&left, &rebuilt), 0, "{sizes:?} without {gone}");
+            let back = balance(&nodes, &rebuilt).target;
+            assert_eq!(in_one_zone(&nodes, &back), 0, "{sizes:?} with {gone} back");
+        }
+    }
 }
 
 #[test]
@@ -268,6 +313,10 @@ fn check(nodes: &[PlanNode], current: &[Placement], planned: &Plan, mode: Mode) 
             prop_assert_eq!(&now.primary, &then.primary);
             prop_assert!(!live(&now.backup) || now.backup == then.backup);
         }
+    }
+    match mode {
+        Mode::Balance => prop_assert_eq!(in_one_zone(nodes, &planned.target), 0),
+        Mode::Rebuild => prop_assert!(in_one_zone(nodes, &planned.target) <= in_one_zone(nodes, current)),
     }
     if mode == Mode::Balance {
         for n in nodes.iter().filter(|n| n.accepts) {

@@ -8,7 +8,7 @@ use super::window;
 use crate::proto::status::NodeState;
 use crate::tui::chrome;
 use crate::tui::glyph::node_word;
-use crate::tui::keys::{self, Binding, Scope};
+use crate::tui::keys::{self, Action, Binding, Scope};
 use crate::tui::model::{Model, Screen};
 use crate::tui::theme::Look;
 use crate::tui::widget::{self, panel};
@@ -37,9 +37,40 @@ pub fn draw(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>, scroll:
     }
 }
 
+/// What newcomers ask, and the keys that answer it from the Overview on.
+const QUESTIONS: &[(&str, &[Action], &str)] = &[
+    ("which node is hottest?", &[Action::Sort, Action::Sort], "first row: most ops/s"),
+    ("where does a key live?", &[Action::Go(Screen::Keys), Action::LookUp], "type it, Enter"),
+    (
+        "add a node, until done",
+        &[Action::ScaleOut, Action::Inspect, Action::NextPanel, Action::Inspect],
+        "Events say done",
+    ),
+    ("why another master?", &[Action::Go(Screen::Masters)], "each term, and its end"),
+    ("what if n2 dies?", &[Action::Down, Action::Inspect], "n2's row: \"if it dies\""),
+];
+
+fn questions(model: &Model, look: Look<'_>) -> Vec<Line<'static>> {
+    let t = look.theme;
+    let mut out = vec![Line::from(Span::styled("Questions, and the keys that answer them", t.title))];
+    for (question, actions, words) in QUESTIONS {
+        if actions.iter().any(|a| keys::disabled(model, *a).is_some()) {
+            continue;
+        }
+        let keys: Vec<&str> = actions.iter().map(|a| keys::first_key(*a)).collect();
+        out.push(Line::from(vec![
+            Span::styled(format!("  {question:<23} "), t.text),
+            Span::styled(format!("{:<19} ", keys.join("  ")), t.accent),
+            Span::styled(*words, t.text),
+        ]));
+    }
+    out
+}
+
 fn content(model: &Model, look: Look<'_>) -> Vec<Line<'static>> {
     let t = look.theme;
-    let mut out = Vec::new();
+    let mut out =
+        if model.screen == Screen::Overview && !model.at_start() { questions(model, look) } else { Vec::new() };
     let mut group = |title: &'static str, bindings: Vec<&'static Binding>| {
         if bindings.is_empty() {
             return;
@@ -101,12 +132,18 @@ fn legend(model: &Model, look: Look<'_>) -> Vec<Line<'static>> {
                 Span::styled("  heartbeats, one cell each, as the leader received them: high is", t.text),
             ]));
             out.push(say("         on time (every 250 ms), low is late, a dot is one that did not come".to_owned()));
+            out.push(say(format!(
+                "  {}{}{}    before ops/s: how busy beside the busiest node",
+                g.levels[1], g.levels[4], g.levels[7]
+            )));
             out.push(say("  p50 and p99 are those of the slowest node".to_owned()));
         }
         Screen::Ring => {
             out.push(say("  a b c    an owner's slots; on the map one letter is 64 slots".to_owned()));
             out.push(say("  A B C    some of them are about to leave: handed over, or copied elsewhere".to_owned()));
             out.push(say("  _        nobody holds them        !   some of the 64 are not served".to_owned()));
+            out.push(say("  heat: commands a second, each cell beside the busiest; what a node serves,".to_owned()));
+            out.push(say("        evenly over its slots, but for those that its sample shows to be hot".to_owned()));
             if !g.ascii {
                 out.push(say("  thick arc: being handed over   inner arc: being copied to that owner".to_owned()));
             }

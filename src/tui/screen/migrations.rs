@@ -312,16 +312,17 @@ fn donors(c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>, o: &Operati
         for s in sides.iter().take(rows) {
             let who = fit(&s.name, name, look.glyph.more).into_owned();
             let blank = " ".repeat(name.saturating_sub(width(&who)));
-            let words = format!(" {}/{}", number::exact(s.done), number::exact(s.total));
+            let words = format!(" {:>11}", format!("{}/{}", number::exact(s.done), number::exact(s.total)));
             let cells = usize::from(inner.width).saturating_sub(name + 1 + 12);
             // The bar is as long as its part of the largest; what is done of it is filled.
             let (whole, _) = look.glyph.share(cells, s.total as f64, most as f64);
             let (on, off) = look.glyph.bar(width(&whole).max(1), s.done as f64, s.total as f64);
+            let gap = " ".repeat(cells.saturating_sub(width(&on) + width(&off)));
             lines.push(Line::from(vec![
                 Span::styled(format!("{who}{blank} "), t.title),
                 Span::styled(on, place_style(c, look, &s.name)),
                 Span::styled(off, t.bar_off),
-                Span::styled(words, t.text),
+                Span::styled(format!("{gap}{words}"), t.text),
             ]));
         }
     }

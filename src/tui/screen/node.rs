@@ -89,6 +89,7 @@ fn facts(model: &Model, cluster: &Cluster, n: &NodeStatus, look: Look<'_>) -> Ve
                 number::count(n.clients as f64)
             )),
         ),
+        ("hot slots", say(hot_slots(n))),
         ("latency", say(format!("p50 {}   p99 {}", ms(n.p50_us), ms(n.p99_us)))),
         (
             "since start",
@@ -105,6 +106,15 @@ fn facts(model: &Model, cluster: &Cluster, n: &NodeStatus, look: Look<'_>) -> Ve
         out.push(("if it dies", Line::from(Span::styled(words, style))));
     }
     out
+}
+
+/// `1649 30%, 12 8%`: the slots that are asked for far more than the others.
+fn hot_slots(n: &NodeStatus) -> String {
+    if n.hot_slots.is_empty() {
+        return "none stands out".to_owned();
+    }
+    let named = n.hot_slots.iter().map(|h| format!("{} {}", h.slot, number::percent(h.share, 1.0)));
+    format!("{} of its commands", named.collect::<Vec<_>>().join(", "))
 }
 
 /// The node as lines for the clipboard.

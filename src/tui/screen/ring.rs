@@ -11,6 +11,7 @@ use crate::proto::view::Phase;
 use crate::tui::cluster::Cluster;
 use crate::tui::escape::{clean, fit, width};
 use crate::tui::glyph::node_word;
+use crate::tui::heat::Heat;
 use crate::tui::layout;
 use crate::tui::model::{Model, Panel};
 use crate::tui::number;
@@ -25,14 +26,16 @@ pub fn draw(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
     let owners = model.owners();
     let areas = layout::ring(area, owners.len(), !look.glyph.ascii);
     let only = (model.panel() == Panel::Owners).then(|| owners.get(model.selected_owner(&owners)).copied()).flatten();
-    draw_circle(model, cluster, buf, areas.circle, look, only);
-    draw_map(model, cluster, buf, areas.map, look, only);
+    let heat = model.ring.heat.then(|| Heat::of(cluster));
+    let heat = heat.as_ref();
+    draw_circle(model, cluster, buf, areas.circle, look, only, heat);
+    draw_map(model, cluster, buf, areas.map, look, only, heat);
     draw_owners(model, cluster, buf, areas.owners, look, &owners);
     if areas.operations.height > 0 {
         operations::draw(model, buf, areas.operations, look, false, 0);
     }
     let about = only.unwrap_or_else(|| cluster.table.brief(Slot(model.ring.cursor)).primary);
-    draw_detail(model, cluster, buf, areas.detail, look, about);
+    draw_detail(model, cluster, buf, areas.detail, look, about, heat);
 }
 
 /// Which owner is drawn at a place inside the list.
@@ -52,25 +55,21 @@ pub fn owner_at(model: &Model, inner: Rect, at: Position) -> Option<usize> {
 
 fn copies_word(model: &Model) -> &'static str {
     match (model.ring.heat, model.ring.copies) {
-        (true, _) => "by heat: commands a second for each slot",
+        (true, _) => "by heat: ops/s",
         (false, Copies::Primary) => "by owner",
         (false, Copies::Backup) => "by backup",
     }
 }
 
-/// Commands a second that a slot of each owner serves, as a part of the busiest owner's; by place.
-fn heat(c: &Cluster) -> Vec<f64> {
-    let rate = |name: &String| {
-        let node = c.status.nodes.iter().find(|n| &n.id == name)?;
-        let slots = c.table.place_of(name).and_then(|p| c.table.holdings.get(usize::from(p)))?.primary;
-        (slots > 0 && node.ops_per_s.is_finite()).then(|| node.ops_per_s.max(0.0) / f64::from(slots))
-    };
-    let rates: Vec<f64> = c.table.names.iter().map(|n| rate(n).unwrap_or(0.0)).collect();
-    let most = rates.iter().copied().fold(0.0, f64::max);
-    rates.into_iter().map(|r| if most > 0.0 { r / most } else { 0.0 }).collect()
-}
-
-fn draw_circle(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>, only: Option<u16>) {
+fn draw_circle(
+    model: &Model,
+    c: &Cluster,
+    buf: &mut Buffer,
+    area: Rect,
+    look: Look<'_>,
+    only: Option<u16>,
+    heat: Option<&Heat>,
+) {
     if area.height == 0 {
         return;
     }
@@ -79,9 +78,8 @@ fn draw_circle(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: L
     let note = Line::from(Span::styled("slot 0 at the top, clockwise", t.dim));
     let inner = panel::panel(buf, area, look, false, title, note);
     let cursor = Slot(model.ring.cursor);
-    let heat = model.ring.heat.then(|| heat(c));
     let copies = model.ring.copies;
-    let picture = circle::Circle { table: &c.table, copies, cursor, only, plan: None, heat: heat.as_deref() };
+    let picture = circle::Circle { table: &c.table, copies, cursor, only, plan: None, heat };
     let middle = circle::draw(buf, inner, look, picture);
     let mut lines = vec![Line::from(Span::styled(format!("slot {cursor}"), t.title))];
     let b = c.table.brief(cursor);
@@ -111,19 +109,29 @@ fn holder_style(look: Look<'_>, place: u16) -> Style {
     if place == NOBODY { look.theme.bad } else { look.theme.owner(usize::from(place)).add_modifier(Modifier::BOLD) }
 }
 
-fn draw_map(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>, only: Option<u16>) {
+fn draw_map(
+    model: &Model,
+    c: &Cluster,
+    buf: &mut Buffer,
+    area: Rect,
+    look: Look<'_>,
+    only: Option<u16>,
+    heat: Option<&Heat>,
+) {
     let t = look.theme;
     let title = Line::from(vec![Span::styled("Slots  ", t.title), Span::styled(copies_word(model), t.dim)]);
-    let note = if model.ring.heat { "higher is hotter" } else { "A-Z leaving  _ none" };
+    let note = match heat {
+        Some(heat) => format!("{} = {}", look.glyph.level(1.0, 1.0), number::rate(heat.full())),
+        None => "A-Z leaving  _ none".to_owned(),
+    };
     let note = Line::from(Span::styled(note, t.dim));
     let inner = panel::panel(buf, area, look, model.panel() == Panel::Map, title, note);
     if !c.table.known() {
         widget::text(buf, inner.x, inner.y, inner.width, "no slot table came yet", t.dim, look.glyph.more);
         return;
     }
-    let heat = model.ring.heat.then(|| heat(c));
     let (copies, cursor) = (model.ring.copies, Slot(model.ring.cursor));
-    let map = slotmap::SlotMap { table: &c.table, copies, cursor, only, plan: None, heat: heat.as_deref() };
+    let map = slotmap::SlotMap { table: &c.table, copies, cursor, only, plan: None, heat };
     slotmap::draw(buf, inner, look, map);
 }
 
@@ -144,7 +152,7 @@ fn draw_owners(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: L
     if is_brief(inner, owners.len()) {
         return brief_owners(model, c, buf, inner, look, owners, focused);
     }
-    let columns = Columns::fit(c, owners, usize::from(inner.width));
+    let columns = Columns::fit(model, c, owners, usize::from(inner.width));
     widget::line(buf, inner, inner.y, &columns.head(look));
     let selected = model.selected_owner(owners);
     let first = layout::scroll(selected, owners.len(), usize::from(inner.height - 1));
@@ -206,7 +214,8 @@ fn brief_owners(
         let (sign, style) = state.map_or((' ', t.dim), |s| (look.glyph.node(s), t.node(s)));
         let name = fit(c.table.name(*place), 3, look.glyph.more).into_owned();
         let blank = " ".repeat(3usize.saturating_sub(width(&name)));
-        let share = number::percent(f64::from(h.primary), SLOTS as f64);
+        let share =
+            if model.ring.heat { ops_of(c, *place) } else { number::percent(f64::from(h.primary), SLOTS as f64) };
         let line = Line::from(vec![
             Span::styled(format!("{} ", SlotTable::letter(*place)), holder_style(look, *place)),
             Span::styled(format!("{name}{blank} "), t.text),
@@ -220,6 +229,12 @@ fn brief_owners(
     }
 }
 
+/// What the owner at a place serves a second.
+fn ops_of(c: &Cluster, place: u16) -> String {
+    let node = c.status.nodes.iter().find(|n| n.id == c.table.name(place));
+    node.map_or_else(|| number::UNKNOWN.to_owned(), |n| number::rate(n.ops_per_s))
+}
+
 /// Columns of letter, slots and share, with their gaps.
 const LEAST: usize = 2 + 1 + 5 + 1 + 6;
 
@@ -228,6 +243,7 @@ struct Columns {
     name: usize,
     slots: bool,
     state: bool,
+    ops: bool,
     bar: usize,
     backup: bool,
     runs: bool,
@@ -236,7 +252,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn fit(c: &Cluster, owners: &[u16], room: usize) -> Self {
+    fn fit(model: &Model, c: &Cluster, owners: &[u16], room: usize) -> Self {
         let longest = owners.iter().map(|p| width(c.table.name(*p))).max().unwrap_or(0);
         let largest = c.table.holdings.iter().map(|h| h.primary).max().unwrap_or(0);
         let coming = c.table.holdings.iter().any(|h| h.coming > 0);
@@ -244,6 +260,7 @@ impl Columns {
             name: longest.clamp(4, 12),
             slots: true,
             state: false,
+            ops: false,
             bar: 0,
             backup: false,
             runs: false,
@@ -262,6 +279,7 @@ impl Columns {
             ok
         };
         out.state = take(12);
+        out.ops = model.ring.heat && take(8);
         out.backup = take(8);
         out.coming = coming && take(8);
         out.runs = take(6);
@@ -280,6 +298,9 @@ impl Columns {
         s += &format!("{:>6}", "SHARE");
         if self.bar > 0 {
             s += &" ".repeat(self.bar + 1);
+        }
+        if self.ops {
+            s += &format!("{:>8}", "OPS/S");
         }
         if self.backup {
             s += &format!("{:>8}", "BACKUP");
@@ -319,6 +340,9 @@ impl Columns {
             let (on, off) = look.glyph.share(self.bar, f64::from(h.primary), f64::from(self.largest));
             spans.extend([Span::raw(" "), Span::styled(on, holder_style(look, place)), Span::styled(off, t.bar_off)]);
         }
+        if self.ops {
+            spans.push(Span::styled(format!("{:>8}", ops_of(c, place)), t.text));
+        }
         if self.backup {
             spans.push(Span::styled(format!("{:>8}", h.backup), t.text));
         }
@@ -333,7 +357,15 @@ impl Columns {
     }
 }
 
-fn draw_detail(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>, about: u16) {
+fn draw_detail(
+    model: &Model,
+    c: &Cluster,
+    buf: &mut Buffer,
+    area: Rect,
+    look: Look<'_>,
+    about: u16,
+    heat: Option<&Heat>,
+) {
     let t = look.theme;
     let slot = Slot(model.ring.cursor);
     let title = match &model.ring.key {
@@ -350,6 +382,10 @@ fn draw_detail(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: L
     let mut facts = vec![holder("primary ", c, look, b.primary, 0), holder("backup ", c, look, b.backup, 0)];
     let (phase, style) = phase(c, look, slot, b);
     facts.push(Field::new(1).then(phase, style));
+    if let Some(heat) = heat {
+        let rate = format!("about {}", number::rate(heat.slot(slot)));
+        facts.push(Field::new(0).then("ops/s ", t.dim).then(rate, t.text));
+    }
     if let Some(d) = c.table.detail(slot) {
         facts.push(Field::new(2).then("pterm ", t.dim).then(number::exact(d.pterm), t.text));
         facts.push(Field::new(4).then("cver ", t.dim).then(number::exact(d.cver), t.text));

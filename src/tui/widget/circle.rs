@@ -10,7 +10,8 @@ use ratatui::style::Modifier;
 use super::dots::{DOTS_X, DOTS_Y, Dots};
 use super::put;
 use crate::proto::slot::{SLOTS, Slot};
-use crate::tui::slots::{Copies, NOBODY, SlotTable};
+use crate::tui::heat::Heat;
+use crate::tui::slots::{CELL_SLOTS, Copies, NOBODY, SlotTable};
 use crate::tui::theme::Look;
 
 /// Inner edge of the band of owners, as a part of the radius.
@@ -39,8 +40,8 @@ pub struct Circle<'a> {
     pub only: Option<u16>,
     /// Who would get each slot by a plan; drawn instead of what is on its way.
     pub plan: Option<&'a [u16]>,
-    /// How busy each owner is, 0 to 1, by place; drawn instead of its colour.
-    pub heat: Option<&'a [f64]>,
+    /// How busy each cell of the map is; drawn instead of its owner's colour.
+    pub heat: Option<&'a Heat>,
 }
 
 /// Draws the circle in the middle of the area; returns the area free for words inside it.
@@ -130,7 +131,7 @@ fn bands(dots: &mut Dots, place: Place, look: Look<'_>, circle: Circle<'_>) {
                 (NOBODY, _) => look.theme.bad,
                 (_, Some(only)) if only != holder => look.theme.bar_off,
                 (_, _) => match circle.heat {
-                    Some(heat) => look.theme.heat(heat.get(usize::from(holder)).copied().unwrap_or(0.0)),
+                    Some(heat) => look.theme.heat(heat.warmth(slot.ix() / CELL_SLOTS)),
                     None => look.theme.owner(usize::from(holder)),
                 },
             };

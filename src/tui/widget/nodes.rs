@@ -34,6 +34,13 @@ pub struct Nodes<'a> {
     pub selected: usize,
 }
 
+impl Nodes<'_> {
+    /// What the busiest of all nodes serves a second, whether the filter lets it through or not.
+    fn busiest(&self) -> f64 {
+        self.cluster.status.nodes.iter().map(|n| n.ops_per_s).filter(|o| o.is_finite()).fold(0.0, f64::max)
+    }
+}
+
 /// A column, in the order drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Col {
@@ -110,7 +117,7 @@ impl Col {
             Col::Backup => 6,
             Col::Bar => 8,
             Col::Share => 6,
-            Col::Ops => 6,
+            Col::Ops => 8,
             Col::Hit => 5,
             Col::Memory => 4,
             Col::P99 => 6,
@@ -214,7 +221,16 @@ fn cell(table: &Nodes<'_>, n: &NodeStatus, col: Col, w: usize, largest: u64, loo
             let (on, off) = look.glyph.share(w, n.primary_slots as f64, largest as f64);
             vec![Span::styled(on, t.bar_on), Span::styled(off, t.bar_off)]
         }
-        Col::Ops => one(number::rate(n.ops_per_s), plain),
+        Col::Ops => {
+            let level = if n.ops_per_s > 0.0 { look.glyph.level(n.ops_per_s, table.busiest()) } else { ' ' };
+            vec![
+                Span::styled(format!("{level} "), t.bar_on),
+                Span::styled(
+                    pad(&fit(&number::rate(n.ops_per_s), 6, look.glyph.more), w.saturating_sub(2), true),
+                    plain,
+                ),
+            ]
+        }
         Col::Hit => one(percent(n.hit_ratio), plain),
         Col::Memory => {
             let share = memory_share(n);

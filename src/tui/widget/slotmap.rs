@@ -6,6 +6,7 @@ use ratatui::style::{Modifier, Style};
 
 use super::{put, text};
 use crate::proto::slot::Slot;
+use crate::tui::heat::Heat;
 use crate::tui::layout::{MAP_COLUMNS, MAP_ROWS, map_column};
 use crate::tui::slots::{CELL_SLOTS, Copies, NOBODY, SlotTable};
 use crate::tui::theme::Look;
@@ -23,8 +24,8 @@ pub struct SlotMap<'a> {
     pub only: Option<u16>,
     /// Who would get each slot by a plan; what would go is drawn as leaving.
     pub plan: Option<&'a [u16]>,
-    /// How busy each owner is, 0 to 1, by place; drawn as height instead of its letter.
-    pub heat: Option<&'a [f64]>,
+    /// How busy each cell is; drawn as height instead of its owner's letter.
+    pub heat: Option<&'a Heat>,
 }
 
 /// Draws as many rows as fit.
@@ -44,8 +45,10 @@ pub fn draw(buf: &mut Buffer, area: Rect, look: Look<'_>, map: SlotMap<'_>) {
             if let Some(plan) = map.plan {
                 cell.leaving = plan.iter().skip(at * CELL_SLOTS).take(CELL_SLOTS).any(|p| *p != NOBODY);
             }
-            let heat = map.heat.and_then(|h| h.get(usize::from(cell.holder)).copied());
-            let letter = heat.map_or(SlotTable::letter(cell.holder), |h| look.glyph.level(h, 1.0));
+            let letter = match map.heat {
+                Some(heat) if cell.holder != NOBODY => look.glyph.level(heat.height(at), 1.0),
+                _ => SlotTable::letter(cell.holder),
+            };
             let letter = match (cell.orphan && cell.holder != NOBODY, cell.leaving) {
                 // One slot in the cell that nobody serves is worth more than who has the rest.
                 (true, _) => '!',
@@ -55,7 +58,10 @@ pub fn draw(buf: &mut Buffer, area: Rect, look: Look<'_>, map: SlotMap<'_>) {
             let mut style = match (cell.orphan || cell.holder == NOBODY, map.only) {
                 (true, _) => look.theme.bad,
                 (false, Some(only)) if only != cell.holder => look.theme.dim,
-                (false, _) => heat.map_or(look.theme.owner(usize::from(cell.holder)), |h| look.theme.heat(h)),
+                (false, _) => match map.heat {
+                    Some(heat) => look.theme.heat(heat.warmth(at)),
+                    None => look.theme.owner(usize::from(cell.holder)),
+                },
             };
             if cell.leaving || map.only == Some(cell.holder) {
                 style = style.add_modifier(Modifier::BOLD);

@@ -294,6 +294,7 @@ mod tests {
 
     fn give(c: &mut Config, slots: std::ops::Range<usize>, to: &str) {
         for s in &mut c.slots[slots] {
+            let s = Arc::make_mut(s);
             s.primary = Some(node(to));
             s.phase = Phase::Serving;
         }
@@ -314,7 +315,7 @@ mod tests {
         give(&mut c, 0..100, "n1");
         give(&mut c, 100..101, "n2");
         give(&mut c, 200..SLOTS, "n1");
-        c.slots[50].pterm = 7;
+        Arc::make_mut(&mut c.slots[50]).pterm = 7;
         let got: Vec<_> = runs(&c).iter().map(|r| (r.first, r.last, r.primary.id.as_str())).collect();
         assert_eq!(got, [(0, 99, "n1"), (100, 100, "n2"), (200, SLOTS - 1, "n1")]);
         let id = |n: &str| redis_id(&NodeId::new(n).unwrap());
@@ -362,10 +363,10 @@ mod tests {
         give(&mut c, 0..8, "n1");
         let replica = |id: &str| crate::proto::view::Replica { node: node(id), since: 1 };
         for s in &mut c.slots[0..8] {
-            s.insync = vec![replica("n1"), replica("n2")];
+            Arc::make_mut(s).insync = vec![replica("n1"), replica("n2")];
         }
         assert_eq!((backups_held(&c, &n1), backups_held(&c, &n2)), (1, 0));
-        c.slots[3].insync.pop();
+        Arc::make_mut(&mut c.slots[3]).insync.pop();
         assert_eq!(backups_held(&c, &n1), 0);
     }
 

@@ -149,7 +149,7 @@ impl Brain {
                     && s.handover_to.is_some()
             };
             // The final seq needs no check here: all of ack_set confirmed it, the target among them.
-            if state.cfg.slots.get(slot.ix()).is_some_and(fits) {
+            if state.cfg.slots.get(slot.ix()).is_some_and(|s| fits(s)) {
                 self.moves.relinquished.insert(slot, state.cfg.slots[slot.ix()].cver);
             }
         }

@@ -121,7 +121,7 @@ impl Brain {
         // A node that held the slot already, as it does where roles are swapped, needs no copy.
         let mut copied: BTreeMap<(Role, Option<NodeId>, NodeId), u64> = BTreeMap::new();
         for m in plan.moves.iter().filter(|m| m.to.is_some()) {
-            let held = |s: &&crate::proto::view::SlotState| s.insync.iter().any(|r| Some(&r.node.id) == m.to.as_ref());
+            let held = |s: &crate::proto::view::SlotState| s.insync.iter().any(|r| Some(&r.node.id) == m.to.as_ref());
             let slots = cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default();
             let copies = slots.iter().filter(|s| !held(s)).count() as u64;
             if let Some(to) = &m.to {

@@ -1,6 +1,7 @@
 //! Members: who registers, who dies, who comes back, who leaves; what that does to the slot table (PROTOCOL sections 3 and 7).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::node::master::entry::{Answer, Registration};
 use crate::node::mutant::{self, Mutant};
@@ -112,7 +113,8 @@ impl State {
 
     /// What must never be: a new life in the place of the old one.
     fn rename(&mut self, old: &Ref, new: &Ref) {
-        for s in &mut self.cfg.slots {
+        for s in self.cfg.slots.iter_mut().filter(|s| s.replica(old).is_some() || s.primary.as_ref() == Some(old)) {
+            let s = Arc::make_mut(s);
             let all = s.insync.iter_mut().chain(&mut s.learners).map(|r| &mut r.node);
             all.chain(&mut s.primary).filter(|n| *n == old).for_each(|n| n.clone_from(new));
         }
@@ -157,7 +159,7 @@ impl State {
         let former = self.buried.back().cloned();
         for slot in &mut self.cfg.slots {
             let before = slot.primary.clone();
-            let burial = slots::bury(slot, cx.index, &dead, avoid, by_plan, &mut primaries);
+            let burial = slots::bury(Arc::make_mut(slot), cx.index, &dead, avoid, by_plan, &mut primaries);
             let of_primary = before.and_then(|p| tallies.get_mut(&p));
             match (burial, of_primary) {
                 (Burial::Promoted, Some(tally)) => tally.promoted += 1,
@@ -225,6 +227,7 @@ impl State {
         let mut back = 0u64;
         for slot in &mut self.cfg.slots {
             if slot.phase == Phase::Orphan && slot.last_holder.as_ref() == Some(node) {
+                let slot = Arc::make_mut(slot);
                 slots::install(slot, cx.index, node, &[], None, &mut primaries);
                 slot.returned = true;
                 back += 1;
