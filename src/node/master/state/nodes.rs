@@ -166,6 +166,7 @@ impl State {
                 (Burial::Orphaned, tally) => {
                     orphaned += 1;
                     if mutant::is(Mutant::FormerMemberReturns) {
+                        let slot = Arc::make_mut(slot);
                         slot.last_holder = former.clone().or(slot.last_holder.take());
                     }
                     if let Some(tally) = tally {
