@@ -34,12 +34,10 @@ bench-parts:
 instructions *FLAGS:
     cargo bench --locked --bench instructions -- {{FLAGS}}
 
-# Pictures of every screen of a real cluster, as SVG, in target/pictures.
-pictures:
-    cargo run --release --locked -- up
-    mkdir -p target/pictures
-    for s in overview ring migrations masters events; do \
-        cargo run --release --locked -q -- tui --snapshot $s --size 120x36 --format svg --gather 5s > target/pictures/$s.svg; done
+# Pictures of every screen of a real cluster while a migration is under way: SVGs (and PNGs, with rsvg-convert) in target/pictures.
+pictures DIR="target/pictures":
+    cargo build --release --locked
+    demo/pictures.sh {{DIR}}
 
 # Every fault scenario ten times in a row and the nemesis mix for 30 minutes (root; goes on where it stopped).
 soak *ONLY:
