@@ -129,6 +129,15 @@ fn tab_texts(model: &Model) -> [String; 6] {
     if long.iter().map(|t| width(t)).sum::<usize>() <= room { long } else { texts(true) }
 }
 
+/// What may be changed from here, in as few words as there is room for.
+fn rights_in(model: &Model, room: usize) -> String {
+    let brief = match rights(model).as_str() {
+        "read-only: no master" => "ro: no master",
+        _ => "",
+    };
+    [rights(model).as_str(), brief].into_iter().find(|w| width(w) <= room).unwrap_or_default().to_owned()
+}
+
 /// What may be changed from here.
 fn rights(model: &Model) -> String {
     if model.replay.is_some() {
@@ -145,8 +154,8 @@ fn rights(model: &Model) -> String {
 fn tabs(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
     let t = look.theme;
     let area = padded(area);
+    let mut x = area.x;
     if !model.at_start() {
-        let mut x = area.x;
         for (screen, words) in Screen::ALL.into_iter().zip(tab_texts(model)) {
             let style = match screen {
                 _ if screen == model.screen => t.accent,
@@ -156,14 +165,17 @@ fn tabs(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>) {
             x += widget::text(buf, x, area.y, area.right().saturating_sub(x), &words, style, look.glyph.more);
         }
     }
-    let rights = rights(model);
-    let style = if rights == "read-write" || model.at_start() { t.dim } else { t.info };
-    let rights = if model.at_start() { String::new() } else { rights };
-    let right = vec![
-        Span::styled(rights, style),
-        Span::raw("   "),
-        Span::styled(number::clock(model.now.wall_ms, model.setup.utc_offset_s), t.text),
-    ];
+    let clock = number::clock(model.now.wall_ms, model.setup.utc_offset_s);
+    // What would run into the tabs is left out: first the words, then the clock.
+    let free = usize::from(area.right().saturating_sub(x));
+    if free <= width(&clock) {
+        return;
+    }
+    let rights =
+        if model.at_start() { String::new() } else { rights_in(model, free.saturating_sub(width(&clock) + 4)) };
+    let style = if rights == "read-write" { t.dim } else { t.info };
+    let gap = if rights.is_empty() { "" } else { "   " };
+    let right = vec![Span::styled(rights, style), Span::raw(gap), Span::styled(clock, t.text)];
     widget::line_right(buf, area, area.y, &Line::from(right));
 }
 

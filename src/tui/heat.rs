@@ -82,10 +82,10 @@ impl Heat {
         self.most.max(self.mean * 2.0)
     }
 
-    /// A cell's height, 0 to 1.
+    /// A cell's height, 0 to 1: the square root of its part, so that beside one hot slot the others still differ.
     pub fn height(&self, cell: usize) -> f64 {
         let part = self.cells.get(cell).copied().unwrap_or(0.0) / self.full();
-        if part.is_finite() { part } else { 0.0 }
+        if part.is_finite() { part.sqrt() } else { 0.0 }
     }
 
     /// A cell beside an even load.
@@ -128,7 +128,7 @@ mod tests {
         assert!((sum(&h) - 3000.0).abs() < 0.1, "{}", sum(&h));
         for cell in 0..CELLS {
             assert_eq!(h.warmth(cell), Warmth::Even);
-            assert!((0.4..0.6).contains(&h.height(cell)));
+            assert!((0.6..0.8).contains(&h.height(cell)));
         }
     }
 

@@ -230,3 +230,42 @@ fn read(tx: &mpsc::Sender<Msg>, wake: &PipeReader) {
     }
     let _ = tx.blocking_send(Msg::Terminate);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::event::{LinkEvent, Now};
+    use crate::tui::fixture;
+    use crate::tui::model::Setup;
+    use crate::tui::update::update;
+
+    /// What a frame writes between its brackets; the terminal has a fixed size, so none is needed.
+    fn frame(terminal: &mut Terminal<CrosstermBackend<Frame>>, frame: &Frame, model: &Model) -> usize {
+        let drawn = terminal.draw(|f| {
+            let area = f.area();
+            screen::draw(model, f.buffer_mut(), area);
+        });
+        assert!(drawn.is_ok());
+        std::mem::take(&mut *frame.0.borrow_mut()).len()
+    }
+
+    #[test]
+    fn only_cells_that_changed_are_written() {
+        let out = Frame::default();
+        let viewport = ratatui::Viewport::Fixed(Rect::new(0, 0, 120, 36));
+        let options = ratatui::TerminalOptions { viewport };
+        let mut terminal = Terminal::with_options(CrosstermBackend::new(out.clone()), options).unwrap();
+        let mut model = Model::new(Setup { masters: vec!["127.0.0.1:7101".into()], ..Setup::default() });
+        update(&mut model, Msg::Resize(120, 36));
+        update(&mut model, Msg::Link(LinkEvent::View(Box::new(fixture::busy()))));
+        let whole = frame(&mut terminal, &out, &model);
+        assert!(whole > 4_000, "{whole} bytes");
+        let same = frame(&mut terminal, &out, &model);
+        let second = fixture::WALL_MS + 1000;
+        update(&mut model, Msg::Tick(Now { mono_ms: 200, wall_ms: second }));
+        let clock = frame(&mut terminal, &out, &model);
+        // Hiding the cursor and a reset of style are all that is left of an unchanged frame.
+        assert!(same < 40, "{same} bytes for nothing");
+        assert!(clock < 600, "{clock} bytes for a clock and a few ages");
+    }
+}

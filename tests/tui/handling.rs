@@ -391,11 +391,11 @@ fn the_keys_that_help_names_answer_its_questions() {
     keys(&mut m, "?");
     let help = screen(&m);
     for line in [
-        "which node is hottest?  o  o ",
-        "where does a key live?  6  Enter ",
-        "add a node, until done  +  Enter  Tab  Enter ",
-        "why another master?     4 ",
-        "what if n2 dies?        Down  Enter ",
+        "which node is hottest?      o o ",
+        "where does a key live?      6 Enter ",
+        "add a node; is it done?     + Enter Tab Enter ",
+        "why did the master change?  4 ",
+        "what happens if n2 dies?    Down Enter ",
     ] {
         assert!(help.contains(line), "{line:?} is in\n{help}");
     }

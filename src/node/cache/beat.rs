@@ -431,7 +431,7 @@ impl<'a> Talk<'a> {
         if !self.node.is_drained() {
             return None;
         }
-        self.node.halt();
+        // Not halted: it serves no slot, and whoever still asks is told where they are.
         self.say(Message::ShutdownCache(ShutdownCache { node: order.node, cfg_index: order.cfg_index.max(1) }));
         info!("drained: a member of no slot, leaving");
         Some(Next::End(Ended::Drained))

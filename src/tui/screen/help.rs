@@ -39,15 +39,15 @@ pub fn draw(model: &Model, buf: &mut Buffer, area: Rect, look: Look<'_>, scroll:
 
 /// What newcomers ask, and the keys that answer it from the Overview on.
 const QUESTIONS: &[(&str, &[Action], &str)] = &[
-    ("which node is hottest?", &[Action::Sort, Action::Sort], "first row: most ops/s"),
+    ("which node is hottest?", &[Action::Sort, Action::Sort], "the first row"),
     ("where does a key live?", &[Action::Go(Screen::Keys), Action::LookUp], "type it, Enter"),
     (
-        "add a node, until done",
+        "add a node; is it done?",
         &[Action::ScaleOut, Action::Inspect, Action::NextPanel, Action::Inspect],
-        "Events say done",
+        "Events tell its end",
     ),
-    ("why another master?", &[Action::Go(Screen::Masters)], "each term, and its end"),
-    ("what if n2 dies?", &[Action::Down, Action::Inspect], "n2's row: \"if it dies\""),
+    ("why did the master change?", &[Action::Go(Screen::Masters)], "how each term ended"),
+    ("what happens if n2 dies?", &[Action::Down, Action::Inspect], "\"if it dies\""),
 ];
 
 fn questions(model: &Model, look: Look<'_>) -> Vec<Line<'static>> {
@@ -59,8 +59,8 @@ fn questions(model: &Model, look: Look<'_>) -> Vec<Line<'static>> {
         }
         let keys: Vec<&str> = actions.iter().map(|a| keys::first_key(*a)).collect();
         out.push(Line::from(vec![
-            Span::styled(format!("  {question:<23} "), t.text),
-            Span::styled(format!("{:<19} ", keys.join("  ")), t.accent),
+            Span::styled(format!("  {question:<27} "), t.text),
+            Span::styled(format!("{:<18} ", keys.join(" ")), t.accent),
             Span::styled(*words, t.text),
         ]));
     }
@@ -142,8 +142,10 @@ fn legend(model: &Model, look: Look<'_>) -> Vec<Line<'static>> {
             out.push(say("  a b c    an owner's slots; on the map one letter is 64 slots".to_owned()));
             out.push(say("  A B C    some of them are about to leave: handed over, or copied elsewhere".to_owned()));
             out.push(say("  _        nobody holds them        !   some of the 64 are not served".to_owned()));
-            out.push(say("  heat: commands a second, each cell beside the busiest; what a node serves,".to_owned()));
-            out.push(say("        evenly over its slots, but for those that its sample shows to be hot".to_owned()));
+            out.push(say("  heat: the higher the busier (square root), beside the busiest; what a node".to_owned()));
+            out.push(
+                say("        serves, evenly over its slots but for those that its sample shows as hot".to_owned()),
+            );
             if !g.ascii {
                 out.push(say("  thick arc: being handed over   inner arc: being copied to that owner".to_owned()));
             }

@@ -56,8 +56,11 @@ fn list(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>
     let inner = panel::panel(buf, area, look, model.panel() == Panel::MasterList, title, note);
     let name = masters.iter().map(|m| width(&m.id)).max().unwrap_or(0).clamp(6, 16);
     let addr = masters.iter().map(|m| width(&m.addr)).max().unwrap_or(0).clamp(9, 24);
+    // Names and addresses are worth more than room for logs of a billion entries.
+    let roomy = usize::from(inner.width) >= name + addr + 58;
+    let (log, behind) = if roomy { (9, 6) } else { (7, 4) };
     let head = format!(
-        "  {:<name$}  {:<addr$}  {:<13}  {:>9}  {:>9}  {:>6}  LAST SEEN",
+        "  {:<name$}  {:<addr$}  {:<13}  {:>log$}  {:>log$}  {:>behind$}  LAST SEEN",
         "MASTER", "ADDR", "ROLE", "LOG", "APPLIED", "LAG"
     );
     widget::text(buf, inner.x, inner.y, inner.width, &head, t.dim, look.glyph.more);
@@ -85,8 +88,8 @@ fn list(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>
             Span::styled(format!("{}  ", pad(&m.id, name)), if m.alive { t.title } else { t.dim }),
             Span::styled(format!("{}  ", pad(&m.addr, addr)), t.text),
             Span::styled(format!("{}  ", pad(&format!("{sign} {}", m.role), 13)), role),
-            Span::styled(format!("{:>9}  {:>9}  ", number::exact(m.last_log), number::exact(m.applied)), t.text),
-            Span::styled(format!("{lag:>6}  "), lag_style),
+            Span::styled(format!("{:>log$}  {:>log$}  ", number::exact(m.last_log), number::exact(m.applied)), t.text),
+            Span::styled(format!("{lag:>behind$}  "), lag_style),
             Span::styled(seen, if m.alive { t.text } else { t.warn }),
         ]);
         widget::line(buf, inner, y, &line);
@@ -95,7 +98,10 @@ fn list(model: &Model, c: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>
         }
     }
     if inner.height > 2 {
-        let words = "LAG: log entries behind the leader   LAST SEEN: from here   s hands the lead over";
+        let words = match inner.width {
+            80.. => "LAG: log entries behind the leader   LAST SEEN: from here   s hands the lead over",
+            _ => "LAG: log entries behind   LAST SEEN: from here   s hands the lead over",
+        };
         widget::text(buf, inner.x, last_row, inner.width, words, t.dim, look.glyph.more);
     }
 }

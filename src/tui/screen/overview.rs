@@ -13,7 +13,7 @@ use crate::tui::escape::{clean, fit, wrap};
 use crate::tui::glyph::{health_word, node_word};
 use crate::tui::history::{Series, total_ops};
 use crate::tui::layout::{self, inside};
-use crate::tui::model::{Model, Panel};
+use crate::tui::model::{Model, Panel, Sort};
 use crate::tui::number;
 use crate::tui::theme::Look;
 use crate::tui::widget::fields::{self, Field};
@@ -211,7 +211,9 @@ fn hit_ratio(nodes: &[NodeStatus]) -> Option<f64> {
 
 fn node_table(model: &Model, cluster: &Cluster, buf: &mut Buffer, area: Rect, look: Look<'_>, rows: &[&NodeStatus]) {
     let t = look.theme;
-    let arrow = if model.overview.reverse { look.glyph.sort_down } else { look.glyph.sort_up };
+    // Names rise; everything else begins with the most.
+    let falling = (model.overview.sort == Sort::Node) == model.overview.reverse;
+    let arrow = if falling { look.glyph.sort_down } else { look.glyph.sort_up };
     let title = Line::from(vec![
         Span::styled("Nodes", t.title),
         Span::styled(format!("  sort: {} {arrow}", model.overview.sort.word()), t.dim),

@@ -383,7 +383,10 @@ fn draw_detail(
     let (phase, style) = phase(c, look, slot, b);
     facts.push(Field::new(1).then(phase, style));
     if let Some(heat) = heat {
-        let rate = format!("about {}", number::rate(heat.slot(slot)));
+        let rate = match heat.slot(slot) {
+            r if r > 0.0 && r < 0.05 => "under 0.1".to_owned(),
+            r => format!("about {}", number::rate(r)),
+        };
         facts.push(Field::new(0).then("ops/s ", t.dim).then(rate, t.text));
     }
     if let Some(d) = c.table.detail(slot) {

@@ -52,6 +52,7 @@ enum Col {
     Slots,
     Share,
     Bar,
+    Heat,
     Ops,
     Hit,
     Memory,
@@ -64,21 +65,22 @@ enum Col {
 const EXTRA: u8 = 8;
 
 /// The columns with how dispensable they are: the highest goes first.
-const COLUMNS: [(Col, u8); 14] = [
+const COLUMNS: [(Col, u8); 15] = [
     (Col::Node, 0),
     (Col::Addr, 3),
     (Col::State, 0),
     (Col::Beats, 0),
     (Col::Age, 0),
     (Col::Slots, 1),
-    (Col::Backup, 8),
+    (Col::Backup, 9),
     (Col::Bar, 7),
     (Col::Share, 5),
+    (Col::Heat, 8),
     (Col::Ops, 1),
     (Col::Hit, 4),
     (Col::Memory, 2),
     (Col::P99, 2),
-    (Col::Clients, 9),
+    (Col::Clients, 10),
 ];
 
 impl Col {
@@ -92,7 +94,7 @@ impl Col {
             Col::Slots => "SLOTS",
             Col::Backup => "BACKUP",
             Col::Bar => "SHARE",
-            Col::Share => "",
+            Col::Share | Col::Heat => "",
             Col::Ops => "OPS/S",
             Col::Hit => "HIT%",
             Col::Memory => "MEM%",
@@ -117,7 +119,8 @@ impl Col {
             Col::Backup => 6,
             Col::Bar => 8,
             Col::Share => 6,
-            Col::Ops => 8,
+            Col::Heat => 1,
+            Col::Ops => 6,
             Col::Hit => 5,
             Col::Memory => 4,
             Col::P99 => 6,
@@ -221,16 +224,11 @@ fn cell(table: &Nodes<'_>, n: &NodeStatus, col: Col, w: usize, largest: u64, loo
             let (on, off) = look.glyph.share(w, n.primary_slots as f64, largest as f64);
             vec![Span::styled(on, t.bar_on), Span::styled(off, t.bar_off)]
         }
-        Col::Ops => {
+        Col::Heat => {
             let level = if n.ops_per_s > 0.0 { look.glyph.level(n.ops_per_s, table.busiest()) } else { ' ' };
-            vec![
-                Span::styled(format!("{level} "), t.bar_on),
-                Span::styled(
-                    pad(&fit(&number::rate(n.ops_per_s), 6, look.glyph.more), w.saturating_sub(2), true),
-                    plain,
-                ),
-            ]
+            vec![Span::styled(level.to_string(), t.bar_on)]
         }
+        Col::Ops => one(number::rate(n.ops_per_s), plain),
         Col::Hit => one(percent(n.hit_ratio), plain),
         Col::Memory => {
             let share = memory_share(n);

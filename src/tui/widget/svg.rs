@@ -15,6 +15,8 @@ const FONT: f64 = 14.0;
 const BASELINE: f64 = 13.0;
 /// Space around the picture, pixels.
 const PAD: f64 = 12.0;
+/// Radius of a dot, pixels.
+const DOT: f64 = 1.55;
 /// Strokes of light and heavy lines, pixels.
 const STROKE: (f64, f64) = (1.1, 2.4);
 
@@ -88,18 +90,31 @@ fn line(out: &mut String, row: &[(u16, &Cell)], top: f64, paper: &Paper) {
                 "<rect x=\"{left:.1}\" y=\"{top:.1}\" width=\"{w:.1}\" height=\"{h}\" fill=\"{ground}\"/>"
             );
         }
-        let mut shapes = String::new();
+        let mut shapes = Shapes::default();
         let mut words: Vec<(u16, &str)> = Vec::new();
-        for (x, cell) in run {
+        let mut at = 0;
+        while let Some((x, cell)) = run.get(at) {
             let left = PAD + f64::from(*x) * CELL.0;
-            if !shape(&mut shapes, cell.symbol(), left, top) && cell.symbol() != " " {
+            // A rule or a bar is one shape, however long.
+            let alike = run[at..].iter().take_while(|(_, c)| c.symbol() == cell.symbol()).count();
+            let cells = if stretches(cell.symbol()) { alike } else { 1 };
+            if !shape(&mut shapes, cell.symbol(), left, top, cells) && cell.symbol() != " " {
                 words.push((*x, cell.symbol()));
             }
+            at += cells;
         }
         let dim = if look.dim { " opacity=\"0.6\"" } else { "" };
-        if !shapes.is_empty() {
-            let fill = &look.fill;
-            let _ = writeln!(out, "<g fill=\"{fill}\" color=\"{fill}\"{dim}>{shapes}</g>");
+        let fill = &look.fill;
+        if !shapes.solid.is_empty() {
+            let _ = writeln!(out, "<g fill=\"{fill}\" color=\"{fill}\"{dim}>{}</g>", shapes.solid);
+        }
+        if !shapes.dots.is_empty() {
+            let width = 2.0 * DOT;
+            let _ = writeln!(
+                out,
+                "<path d=\"{}\" stroke=\"{fill}\" stroke-width=\"{width}\" stroke-linecap=\"round\"{dim}/>",
+                shapes.dots
+            );
         }
         text(out, &words, top, &look, dim);
         i = end;
@@ -135,24 +150,39 @@ fn text(out: &mut String, words: &[(u16, &str)], top: f64, look: &Ink, dim: &str
     );
 }
 
-/// Draws a sign that is geometry rather than writing; false if it is writing.
-fn shape(out: &mut String, sign: &str, x: f64, y: f64) -> bool {
+/// What is drawn in one colour.
+#[derive(Default)]
+struct Shapes {
+    /// Elements.
+    solid: String,
+    /// Dots, as strokes without a length: the shortest way to write thousands.
+    dots: String,
+}
+
+/// Whether several of a sign side by side look like one that is wider.
+fn stretches(sign: &str) -> bool {
+    matches!(sign.chars().next(), Some('─' | '━' | '▁'..='█'))
+}
+
+/// Draws a sign that is geometry rather than writing, `cells` of it as one if it stretches; false if it is writing.
+fn shape(out: &mut Shapes, sign: &str, x: f64, y: f64, cells: usize) -> bool {
     let Some(c) = sign.chars().next() else { return false };
     let ((w, h), (thin, thick)) = (CELL, STROKE);
     let (mx, my) = (x + w / 2.0, y + h / 2.0);
+    let long = w * cells as f64 + 0.1;
     let mut rect = |x: f64, y: f64, w: f64, h: f64| {
-        let _ = write!(out, "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\"/>");
+        let _ = write!(out.solid, "<rect x=\"{x:.2}\" y=\"{y:.2}\" width=\"{w:.2}\" height=\"{h:.2}\"/>");
     };
     match c {
-        '─' => rect(x, my - thin / 2.0, w + 0.1, thin),
-        '━' => rect(x, my - thick / 2.0, w + 0.1, thick),
+        '─' => rect(x, my - thin / 2.0, long, thin),
+        '━' => rect(x, my - thick / 2.0, long, thick),
         '┅' => (0..3).for_each(|i| rect(x + w * f64::from(i) / 3.0, my - thick / 2.0, w / 5.0, thick)),
         '│' => rect(mx - thin / 2.0, y, thin, h + 0.1),
         '╭' | '╮' | '╰' | '╯' => {
             let side = if matches!(c, '╭' | '╰') { x + w } else { x };
             let end = if matches!(c, '╭' | '╮') { y + h } else { y };
             let _ = write!(
-                out,
+                out.solid,
                 "<path d=\"M{side:.2} {my:.2}Q{mx:.2} {my:.2} {mx:.2} {end:.2}\" fill=\"none\" \
                  stroke=\"currentColor\" stroke-width=\"{thin}\"/>"
             );
@@ -160,7 +190,7 @@ fn shape(out: &mut String, sign: &str, x: f64, y: f64) -> bool {
         }
         '▁'..='█' => {
             let part = f64::from(c as u32 - '▁' as u32 + 1) / 8.0 * h;
-            rect(x, y + h - part, w + 0.1, part);
+            rect(x, y + h - part, long, part);
         }
         '\u{2800}'..='\u{28ff}' => {
             let bits = c as u32 - 0x2800;
@@ -169,7 +199,7 @@ fn shape(out: &mut String, sign: &str, x: f64, y: f64) -> bool {
                 [(0.0, 0.0), (0.0, 1.0), (0.0, 2.0), (1.0, 0.0), (1.0, 1.0), (1.0, 2.0), (0.0, 3.0), (1.0, 3.0)];
             for (_, (dx, dy)) in PLACE.iter().enumerate().filter(|(bit, _)| bits >> bit & 1 == 1) {
                 let (cx, cy) = (x + w * (0.25 + 0.5 * dx), y + h * (0.125 + 0.25 * dy));
-                let _ = write!(out, "<circle cx=\"{cx:.2}\" cy=\"{cy:.2}\" r=\"1.55\"/>");
+                let _ = write!(out.dots, "M{cx:.1} {cy:.1}h0");
             }
         }
         _ => return false,
