@@ -454,7 +454,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
         #[cfg(test)]
         {
             self.was_receiving |= self.receiving;
-            return self.was_receiving && mutant::is(Mutant::NoWaitRemembered);
+            self.was_receiving && mutant::is(Mutant::NoWaitRemembered)
         }
         #[cfg(not(test))]
         false

@@ -92,6 +92,9 @@ struct Place {
     bare: bool,
 }
 
+/// By what was answered and what it left: which of the others had taken effect, and whether the last was one of them.
+type Seen = HashMap<(Bits, Option<i64>), Vec<(Bits, bool)>>;
+
 /// Judges a history that begins with a missing key. An operation without an answer need not have happened: only orders in
 /// which each of them that did makes a difference are looked at, and of two that left the same with the same answers given
 /// the one with fewer of them.
@@ -104,7 +107,7 @@ pub fn judge(history: &[Event]) -> Verdict {
         return Verdict::Undecided;
     }
     let (maybe, known): (Vec<usize>, Vec<usize>) = (0..events.len()).partition(|&i| events[i].reply == Reply::Unknown);
-    let mut seen: HashMap<(Bits, Option<i64>), Vec<(Bits, bool)>> = HashMap::new();
+    let mut seen = Seen::new();
     let none = [0; OPS_MAX / 64];
     let mut stack = vec![Place { known: none, maybe: none, state: None, first: 0, bare: false }];
     let (mut looked, mut next) = (0, Vec::new());
@@ -163,7 +166,7 @@ fn said(before: &mut bool, now: bool) -> bool {
 }
 
 /// Puts a place on the stack, unless one was there from which at least as much is possible.
-fn visit(seen: &mut HashMap<(Bits, Option<i64>), Vec<(Bits, bool)>>, stack: &mut Vec<Place>, to: Place) {
+fn visit(seen: &mut Seen, stack: &mut Vec<Place>, to: Place) {
     let been = seen.entry((to.known, to.state)).or_default();
     let covers = |(maybe, bare): &(Bits, bool)| {
         (to.bare || !bare) && maybe.iter().zip(&to.maybe).all(|(had, has)| had & !has == 0)
