@@ -19,7 +19,8 @@ demo:
 
 # cachectl beside every other cache on PATH, and the kernel's floor; the table is left in target/peers.md.
 bench:
-    cargo bench --locked --bench peers
+    cargo build --release --locked
+    PEERS_CACHECTL=$PWD/target/release/cachectl cargo bench --locked --bench peers
 
 # How long a cluster takes to come up, get over deaths and change masters, and what clients see of it.
 recovery *PARTS:
@@ -29,6 +30,10 @@ recovery *PARTS:
 bench-parts:
     cargo bench --locked --bench plan --bench codec --bench store
 
+# Instructions a command, beside their budget (benches/instructions.json); needs valgrind. `just instructions --write` renews it.
+instructions *FLAGS:
+    cargo bench --locked --bench instructions -- {{FLAGS}}
+
 # Pictures of every screen of a real cluster while a migration is under way: SVGs (and PNGs, with rsvg-convert) in target/pictures.
 pictures DIR="target/pictures":
     cargo build --release --locked
@@ -37,3 +42,7 @@ pictures DIR="target/pictures":
 # Every fault scenario ten times in a row and the nemesis mix for 30 minutes (root; goes on where it stopped).
 soak *ONLY:
     tests/soak.sh {{ONLY}}
+
+# `restart --rolling` of three masters and five nodes under writers; prints how long it took.
+rolling:
+    cargo test --locked --test cli -- --exact rolling::three_masters_and_five_nodes_restart_and_no_client_notices --ignored --nocapture

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
 
+/// The binary of this build; `PEERS_CACHECTL` names another, as `just bench` does with the release.
 const CACHECTL: &str = env!("CARGO_BIN_EXE_cachectl");
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(20);
@@ -31,6 +32,10 @@ struct Settings {
     pipelines: Vec<u64>,
     server_core: String,
     load_core: String,
+}
+
+fn cachectl() -> String {
+    var("PEERS_CACHECTL", CACHECTL)
 }
 
 fn var(name: &str, default: &str) -> String {
@@ -79,7 +84,8 @@ impl Server {
     fn words(self, port: u16, dir: &str, size: u64) -> Vec<String> {
         let text = match self {
             Server::Cachectl => format!(
-                "{CACHECTL} node --standalone --listen 127.0.0.1:{port} --data {dir}/node --memory 4gb --log warn"
+                "{} node --standalone --listen 127.0.0.1:{port} --data {dir}/node --memory 4gb --log warn",
+                cachectl()
             ),
             Server::Redis(program) => {
                 format!("{program} --port {port} --bind 127.0.0.1 --save  --appendonly no --dir {dir}")
@@ -141,7 +147,7 @@ impl Running {
         c.args([
             "-c",
             &s.load_core,
-            CACHECTL,
+            &cachectl(),
             "bench",
             "-o",
             "json",

@@ -42,6 +42,20 @@ pub enum Mutant {
     NoPromiseWait,
     /// A fenced last holder drops its data.
     FencedHolderWipes,
+    /// A learner is reported ready by a primary that does not serve yet.
+    ReadyUnderPromise,
+    /// LEARNER_READY of an earlier copy is taken for this one's.
+    ReadyWithoutSince,
+    /// Who was the target of a handover that was taken back is promoted without a wait.
+    NoWaitRemembered,
+    /// A member that was taken out and added again is taken for what it was.
+    SessionByNode,
+    /// A former member that died before the last holder did may come back in its place.
+    FormerMemberReturns,
+    /// An operation takes out the last backup before the primary is where it shall be.
+    LastBackupGoes,
+    /// An operation leaves members that it knows nothing of where they are, even in a slot that is full.
+    SurplusStays,
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! `cachectl bench`: its counts are the servers' counts, its checks find what is planted, its open loop sees a stall.
 
 use std::net::TcpListener;
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cachectl::cli::bench::report::Report;
 use cachectl::proto::slot::Slot;
 
-use crate::common::Raw;
+use crate::common::{Raw, signal, wait_for};
 use crate::fake_cache::{FakeCache, bulk, truth};
 use crate::sandbox::{Ran, Sandbox};
 
@@ -188,6 +189,56 @@ fn an_open_loop_sees_a_stall_in_all_it_should_have_sent() {
     assert!(at(r.all.p90_us) >= 650.0, "{:?}", r.all);
     assert!(at(r.all.max_us) >= 990.0, "{:?}", r.all);
     assert!(r.seconds >= 2.9, "{}", r.seconds);
+}
+
+/// The same with a real server and a real stall: all its threads stand still. What waits for answers hardly notices.
+#[test]
+fn a_stopped_server_shows_in_the_tail_of_an_open_loop_alone() {
+    const STALL: Duration = Duration::from_secs(2);
+    const BEFORE: u64 = 500;
+    let s = Sandbox::new();
+    let (listen, peer) = (format!("127.0.0.1:{}", s.base + 101), format!("127.0.0.1:{}", s.base + 10_101));
+    let data = s.dir.path().join("n1");
+    let words = ["node", "--standalone", "--listen", &listen, "--peer-listen", &peer, "--data", data.to_str().unwrap()];
+    let mut server = s.command(&words).stderr(Stdio::null()).spawn().unwrap();
+    let pid = server.id() as i32;
+    let addr = listen.parse().unwrap();
+    wait_for("the server", || Raw::connect(addr).ok());
+    let stalled = |rate: &[&str]| {
+        let before = calls(addr, "get");
+        let words = ["bench", "-o", "json", "--addr", &listen, "--clients", "2", "--ratio", "0:1", "--keys", "10"];
+        let child =
+            s.command(&[&words[..], rate].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_for("the load to be on its way", || (calls(addr, "get") >= before + BEFORE).then_some(()));
+        signal(pid, rustix::process::Signal::STOP);
+        std::thread::sleep(STALL);
+        signal(pid, rustix::process::Signal::CONT);
+        let ran: Ran = child.wait_with_output().unwrap().into();
+        report(&ran.exits(0))
+    };
+    // Of 8000 operations 2000 were due while it stood still.
+    let open = stalled(&["--rate", "1000", "--requests", "8000"]);
+    assert_eq!((open.ops, open.errors_total), (8000, 0), "{:?}", open.errors);
+    // Two connections: two operations waited, of tens of thousands.
+    let closed = stalled(&["--duration", "10s"]);
+    assert_eq!(closed.errors_total, 0, "{:?}", closed.errors);
+    assert!(closed.ops > 4000, "{}", closed.ops);
+    let s_of = |q: Option<f64>| q.unwrap() / 1e6;
+    let stall = STALL.as_secs_f64();
+    println!(
+        "SIGSTOP {stall} s: open loop p90 {:.3} s, p99.9 {:.3} s, max {:.3} s; closed loop p99.9 {:.6} s, max {:.3} s",
+        s_of(open.all.p90_us),
+        s_of(open.all.p99_9_us),
+        s_of(open.all.max_us),
+        s_of(closed.all.p99_9_us),
+        s_of(closed.all.max_us)
+    );
+    assert!(s_of(open.all.p99_9_us) >= stall * 0.97, "{:?}", open.all);
+    assert!(s_of(open.all.p90_us) >= stall * 0.5, "{:?}", open.all);
+    assert!(s_of(closed.all.max_us) >= stall * 0.97, "{:?}", closed.all);
+    assert!(s_of(closed.all.p99_9_us) < stall * 0.5, "{:?}", closed.all);
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]

@@ -16,6 +16,7 @@ const PLACEHOLDERS: &[(&str, &str)] = &[
     ("COMMAND", "status"),
     ("FILE", "/dev/null"),
     ("HOST", "10.0.0.1"),
+    ("HOST:PORT", "10.0.0.1:7101"),
     ("ID", "17"),
     ("KEY", "k"),
     ("MASTER", "m1"),
@@ -80,13 +81,15 @@ fn called(line: &str) -> Option<Vec<String>> {
 
 /// Commands in Markdown: lines of code blocks, and code within text.
 fn in_markdown(text: &str, at: &str, found: &mut Vec<Shown>) {
-    let mut block = false;
+    let (mut block, mut drawing) = (false, false);
     let mut joined = String::new();
     for (n, line) in text.lines().enumerate() {
         let at = format!("{at}:{}", n + 1);
-        if line.trim_start().starts_with("```") {
+        if let Some(language) = line.trim_start().strip_prefix("```") {
             block = !block;
-        } else if block {
+            // What has no language is a drawing, unless it begins with a command.
+            drawing = block && language.is_empty() && text.lines().nth(n + 1).is_none_or(|l| called(l).is_none());
+        } else if block && !drawing {
             // A line that ends in a backslash goes on.
             joined.push_str(line.trim_end().trim_end_matches('\\'));
             if line.trim_end().ends_with('\\') {
@@ -96,7 +99,7 @@ fn in_markdown(text: &str, at: &str, found: &mut Vec<Shown>) {
             // systemd's and a container file's way to say what runs.
             let line = line.split_once("ExecStart=").map_or(line.as_str(), |(_, rest)| rest);
             found.extend(called(line).map(|words| Shown { at, words }));
-        } else {
+        } else if !block {
             in_code(line, &at, found);
         }
     }
@@ -144,6 +147,18 @@ fn filled(words: &[String]) -> Vec<String> {
     words.iter().filter(|w| *w != "…" && *w != "...").map(fill).collect()
 }
 
+/// Whether all words are names of commands, one within the other.
+fn names_a_command(words: &[String]) -> bool {
+    let mut at = Cli::command();
+    words[1..].iter().all(|w| match at.find_subcommand(w).cloned() {
+        Some(sub) => {
+            at = sub;
+            true
+        }
+        None => false,
+    })
+}
+
 fn check(found: &[Shown]) {
     let mut wrong = Vec::new();
     for shown in found {
@@ -154,8 +169,8 @@ fn check(found: &[Shown]) {
             // A family named as a whole, as in `cachectl ops`, takes any of its commands.
             Err(e) if e.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {}
             // Named, not shown: `cachectl remove` with nothing behind it means the command, not a line to type.
-            Err(e) if e.kind() == ErrorKind::MissingRequiredArgument && words.len() == 2 => {}
-            Err(e) if e.kind() == ErrorKind::MissingSubcommand && words.len() == 2 => {}
+            Err(e) if e.kind() == ErrorKind::MissingRequiredArgument && names_a_command(&words) => {}
+            Err(e) if e.kind() == ErrorKind::MissingSubcommand && names_a_command(&words) => {}
             Err(e) => wrong.push(format!("{}: {}\n    {}", shown.at, shown.words.join(" "), e.to_string().trim())),
         }
     }
@@ -276,7 +291,9 @@ fn every_command_that_help_and_hints_show_can_be_typed() {
     let helped = found.len();
     for path in files("src", "rs") {
         let (name, text) = read(&path);
-        for (n, line) in text.lines().enumerate().filter(|(_, l)| !l.trim_start().starts_with("//!")) {
+        // What may come before a command's own words, and what is put together elsewhere, is no line to type.
+        let foreign = |l: &&str| l.trim_start().starts_with("//") || l.contains("`cachectl {}`");
+        for (n, line) in text.lines().enumerate().filter(|(_, l)| !foreign(l)) {
             let mut line = line.to_owned();
             while let Some((a, b)) = line.find('{').and_then(|a| Some((a, a + line[a..].find('}')?))) {
                 line.replace_range(a..=b, "1");

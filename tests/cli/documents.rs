@@ -90,9 +90,38 @@ fn documents_are_as_documented() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/demo/cluster.toml");
     run("config check FILE", &["config", "check", file]);
     run("down", &["down"]);
-    // These change what a cluster consists of; they are run where that is tested.
-    let elsewhere = ["add", "remove", "rebalance", "forget NODE"];
-    for command in examples.keys().filter(|c| !elsewhere.contains(&c.as_str())) {
+    for command in examples.keys().filter(|c| !SCALING.contains(&c.as_str())) {
         assert!(seen.contains(command), "{command} was not run");
     }
+}
+
+/// These change what a cluster consists of, and have a test of their own below.
+const SCALING: &[&str] = &["add", "remove", "rebalance", "forget NODE", "ops pause", "ops resume", "ops cancel"];
+
+#[test]
+fn documents_of_scaling_are_as_documented() {
+    let s = Sandbox::new();
+    let examples = examples();
+    let look = |command: &str, state: Option<&str>, words: &[&str]| {
+        let got = s.run(&[words, &["-o", "json"]].concat()).exits(0).json();
+        same(command, "", &examples[command], &got);
+        assert!(state.is_none_or(|state| got["state"] == state), "{words:?}: {got}");
+        got
+    };
+    s.up(&["--masters", "1", "--nodes", "2"]).exits(0);
+    look("add", Some("planned"), &["add", "--dry-run"]);
+    let done = look("add", Some("done"), &["add"]);
+    assert_eq!(done["started"][0], "n3", "{done}");
+    look("rebalance", Some("nothing-to-do"), &["rebalance"]);
+    look("remove", Some("planned"), &["remove", "n3", "--dry-run"]);
+    look("remove", Some("done"), &["remove", "n3", "-y"]);
+    s.run(&["chaos", "kill", "n2"]).exits(0);
+    let dead = || {
+        let status = s.run(&["status", "-o", "json"]).json();
+        let nodes = status["nodes"].as_array()?.iter().any(|n| n["id"] == "n2" && n["state"] == "dead");
+        nodes.then_some(())
+    };
+    crate::common::wait_for("n2 to be given up", dead);
+    look("forget NODE", None, &["forget", "n2", "--accept-data-loss", "-y"]);
+    s.run(&["down"]).exits(0);
 }

@@ -23,7 +23,7 @@ fn exchange(port: u16, bytes: &[u8]) -> String {
 }
 
 /// Status line and body.
-fn get(port: u16, path: &str, accept: &str) -> (String, String) {
+pub fn get(port: u16, path: &str, accept: &str) -> (String, String) {
     let text = exchange(port, format!("GET {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n").as_bytes());
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no head: {text}"));
     let length = head.lines().find_map(|l| l.strip_prefix("Content-Length: ")).unwrap();
@@ -31,7 +31,7 @@ fn get(port: u16, path: &str, accept: &str) -> (String, String) {
     (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
-type Samples = BTreeMap<String, f64>;
+pub type Samples = BTreeMap<String, f64>;
 
 /// Reads the text format and holds it to the rules that promtool's lint knows.
 fn parse(text: &str, open: bool) -> Samples {
@@ -82,9 +82,9 @@ fn parse(text: &str, open: bool) -> Samples {
     samples
 }
 
-const OPEN: &str = "application/openmetrics-text; version=1.0.0";
+pub const OPEN: &str = "application/openmetrics-text; version=1.0.0";
 
-fn scrape(port: u16) -> Samples {
+pub fn scrape(port: u16) -> Samples {
     let (code, body) = get(port, "/metrics", OPEN);
     assert_eq!(code, "HTTP/1.1 200 OK");
     parse(&body, true)

@@ -114,6 +114,58 @@ fn a_cluster_that_does_not_answer_is_unreachable() {
     assert_eq!(s.run(&["switchover", "--masters-addr", &addr, "-o", "json"]).exits(3).error().0, "UNREACHABLE");
 }
 
+/// Every command that asks a cluster, of one where nobody answers: it ends, fails with a code that says so, and says what to do.
+#[test]
+fn no_command_hangs_on_a_dead_cluster_or_says_nothing() {
+    let s = Sandbox::new();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let addr = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+    for line in [
+        "add n9",
+        "remove n1 -y",
+        "rebalance",
+        "switchover",
+        "ops",
+        "ops show 1",
+        "ops pause 1",
+        "events",
+        "forget n1 --accept-data-loss -y",
+        "check",
+        "get k",
+        "set k v",
+        "del k",
+        "ttl k",
+        "incr k",
+        "where k",
+        "bench --requests 10",
+    ] {
+        let words: Vec<&str> = line.split(' ').chain(["--masters-addr", &addr, "-o", "json"]).collect();
+        let begun = std::time::Instant::now();
+        let ran = s.run(&words);
+        assert!(ran.out.is_empty(), "{line}: {}", ran.out);
+        let (code, message, hint) = ran.error();
+        assert!(matches!(ran.code, 1 | 3 | 4), "{line}: exit {} {code} {message}", ran.code);
+        assert!(!hint.is_empty() && begun.elapsed() < std::time::Duration::from_secs(60), "{line}: {hint}");
+    }
+}
+
+#[test]
+fn commands_within_commands_have_help_too() {
+    let s = Sandbox::new();
+    let mut tree = <cachectl::cli::args::Cli as clap::CommandFactory>::command();
+    tree.build();
+    let nested =
+        tree.get_subcommands().flat_map(|c| c.get_subcommands().map(move |sub| (c.get_name(), sub.get_name())));
+    let nested: Vec<(&str, &str)> = nested.filter(|(_, sub)| *sub != "help").collect();
+    assert!(nested.len() >= 10, "{nested:?}");
+    for (command, sub) in nested {
+        let ran = s.run(&[command, sub, "--help"]).exits(0);
+        assert!(ran.err.is_empty() && ran.out.contains(&format!("Usage: cachectl {command} {sub}")), "{}", ran.out);
+        s.run(&[command, sub, "--no-such-flag"]).exits(2);
+    }
+}
+
 #[test]
 fn a_flag_wins_over_the_environment_that_over_the_file() {
     let s = Sandbox::new();

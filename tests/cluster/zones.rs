@@ -69,7 +69,7 @@ fn s32_a_whole_zone_lost_and_healed() {
     let v = f.wait_ok();
     assert!(v.status.nodes.iter().all(|n| n.zone == zone_of(&n.id)), "{:?}", v.status.nodes);
     assert_apart(&f, "at first");
-    let load = f.load(Shape::default());
+    let load = f.load(Shape { clients: 4, ..Shape::default() });
     load.wait_more(SOME);
 
     // Cut off: its processes live on and must notice by themselves. Of the others two share a zone, one is alone.

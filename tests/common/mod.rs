@@ -235,6 +235,16 @@ impl Raw {
         self.reply()
     }
 
+    /// Whether the other end has closed it, as far as is known here: what is sent now would not be answered.
+    pub fn has_ended(&self) -> bool {
+        let looked = self.stream.set_nonblocking(true).and_then(|()| self.stream.peek(&mut [0]));
+        let _ = self.stream.set_nonblocking(false);
+        match looked {
+            Ok(n) => n == 0,
+            Err(e) => e.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     /// Raw bytes out.
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)

@@ -89,7 +89,7 @@ fn registered(status: &Status, names: &[NodeId]) -> Result<(), CliError> {
             let known = status.nodes.iter().filter(|n| n.state == NodeState::Standby).map(|n| n.id.as_str());
             return Err(names::unknown("NO_SUCH_NODE", "registered node", name.as_str(), known.collect::<Vec<_>>())
                 .hint(format!(
-                    "start it where it shall run: `cachectl node --id {name} --standby --masters-addr …`; what waits on standby shows in `cachectl status`"
+                    "start it where it shall run: `cachectl node --id {name} --standby --masters-addr HOST:PORT`; what waits on standby shows in `cachectl status`"
                 )));
         }
     }

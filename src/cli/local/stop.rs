@@ -81,10 +81,10 @@ async fn rest(of: &[Identity], within: Duration) -> Vec<Identity> {
 /// Removes what only means something while processes run.
 fn clean(home: &Home, running: &Running) {
     home.remove_running();
-    for p in &running.processes {
-        // A process that was killed could not remove its own.
-        for name in ["lock", "LOCK"] {
-            let _ = std::fs::remove_file(home.data(&p.id).join(name));
-        }
+    // Of those that left earlier too; a record that can't be read says nothing of them.
+    let members = home.members().ok().flatten().map(|m| m.members).unwrap_or_default();
+    let ids = running.processes.iter().map(|p| &p.id).chain(members.iter().map(|m| &m.id));
+    for id in ids {
+        let _ = std::fs::remove_file(home.data(id).join("lock"));
     }
 }

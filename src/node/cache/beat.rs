@@ -19,7 +19,7 @@ use crate::proto::control::{
     AddCacheServer, Complain, KeepAlive, LearnerReady, Message, RefreshIp, RefreshMaster, Relinquish, ShutdownCache,
     StopOrder,
 };
-use crate::proto::id::{HomeId, LeaderId, Ref};
+use crate::proto::id::{HomeId, LeaderId, NodeId, Ref};
 use crate::proto::net::conn::{Conn, ConnError, LineReader, LineWriter};
 use crate::proto::slot::Slot;
 use crate::proto::stats::{CopyStats, NodeStats};
@@ -431,7 +431,7 @@ impl<'a> Talk<'a> {
         if !self.node.is_drained() {
             return None;
         }
-        self.node.halt();
+        // Not halted: it serves no slot, and whoever still asks is told where they are.
         self.say(Message::ShutdownCache(ShutdownCache { node: order.node, cfg_index: order.cfg_index.max(1) }));
         info!("drained: a member of no slot, leaving");
         Some(Next::End(Ended::Drained))
@@ -547,14 +547,15 @@ impl Node {
 
     /// For the heartbeat.
     pub fn stats(&self) -> NodeStats {
+        let [p50_us, p99_us] = self.counters.quantiles_us([0.5, 0.99]);
         let mut s = NodeStats {
             memory_limit: self.config.memory,
             commands: self.counters.commands.load(Ordering::Relaxed),
             ops_per_s: f64::from_bits(self.ops_per_s.load(Ordering::Relaxed)),
             clients: self.clients.count(),
             errors: self.counters.errors.load(Ordering::Relaxed),
-            p50_us: self.counters.quantile_us(0.5),
-            p99_us: self.counters.quantile_us(0.99),
+            p50_us,
+            p99_us,
             insecure_bind: self.config.insecure_bind,
             hot_slots: self.heat.hot(),
             ..NodeStats::default()
@@ -570,13 +571,16 @@ impl Node {
             s.evicted += t.evicted;
             s.expired += t.expired;
         }
-        let copies = self.peers().into_iter().map(|p| CopyStats {
-            to: p.node.id.clone(),
-            keys: p.copied.keys.load(Ordering::Relaxed),
-            bytes: p.copied.bytes.load(Ordering::Relaxed),
-            waiting: lock(&p.jobs).len() as u64,
-        });
-        s.copies = copies.filter(|c| c.bytes + c.keys + c.waiting > 0).collect();
+        // By name: of a node that came back a former life may still be known, and two sums for one name never come to rest.
+        let mut copies: BTreeMap<NodeId, CopyStats> = BTreeMap::new();
+        for p in self.peers() {
+            let to = || CopyStats { to: p.node.id.clone(), keys: 0, bytes: 0, waiting: 0 };
+            let sum = copies.entry(p.node.id.clone()).or_insert_with(to);
+            sum.keys += p.copied.keys.load(Ordering::Relaxed);
+            sum.bytes += p.copied.bytes.load(Ordering::Relaxed);
+            sum.waiting += lock(&p.jobs).len() as u64;
+        }
+        s.copies = copies.into_values().filter(|c| c.bytes + c.keys + c.waiting > 0).collect();
         s
     }
 }

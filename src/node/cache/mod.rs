@@ -27,7 +27,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -59,6 +59,10 @@ const EXPIRE_SLICE: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A confirmed planned stop gives its last answers so long to leave.
 const PARTING: Duration = Duration::from_millis(100);
+/// Clients that ask a drained node on and on are not waited for longer: they learn nothing from its answers.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+/// Turns that connections get before it counts as quiet, also if this thread was not let run: to read, to answer, to spare.
+const LAST_TURNS: usize = 3;
 
 /// What the control thread hands to a data thread.
 enum Job {
@@ -292,9 +296,31 @@ fn data_thread(
                 error!(error = %e, "the client listener is lost");
                 std::process::abort();
             }
-            _ = over.wait_for(|o| *o) => {}
+            () = ended(node, &mut over) => {}
         }
     });
+}
+
+/// Resolves when this life's connections may be closed. One that was drained goes on saying where its slots are until nobody
+/// asks any more: a client whose command it had read no more could not know what became of it.
+async fn ended(node: &Node, over: &mut watch::Receiver<bool>) {
+    // An error is as good as the word: whoever could have said it is gone.
+    let _ = over.wait_for(|o| *o).await;
+    if !node.is_drained() {
+        return;
+    }
+    let asked = || node.counters.bytes_in.load(Ordering::Relaxed);
+    let end = Instant::now() + LINGER_MAX;
+    loop {
+        let before = asked();
+        sleep(PARTING).await;
+        for _ in 0..LAST_TURNS {
+            tokio::task::yield_now().await;
+        }
+        if asked() == before || Instant::now() >= end {
+            return;
+        }
+    }
 }
 
 async fn accept_clients(node: &Arc<Node>, listener: TcpListener) -> std::io::Error {

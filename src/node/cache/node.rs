@@ -270,7 +270,10 @@ impl Node {
         if !live && new.member(&self.me).is_some_and(|m| m.state == NodeState::Left) {
             // Drained or removed by plan: this process is not wanted back, under no new life either.
             self.left.store(true, Ordering::Release);
-            self.halt();
+            // One that was drained serves nothing anyway, and says where things are until it ends.
+            if !self.is_drained() {
+                self.halt();
+            }
             return absorbed;
         }
         if !live && (self.was_member.load(Ordering::Acquire) || new.member(&self.me).is_some()) {

@@ -268,7 +268,6 @@ impl Session {
     }
 
     /// Takes bytes that came another way than by a socket.
-    #[cfg(test)]
     pub fn feed(&mut self, bytes: &[u8]) {
         self.input.make_room();
         self.input.buf.extend_from_slice(bytes);
@@ -278,6 +277,11 @@ impl Session {
     #[cfg(test)]
     pub fn output(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.core.out)
+    }
+
+    /// The same, behind what is in `to`.
+    pub fn output_to(&mut self, to: &mut Vec<u8>) {
+        to.append(&mut self.core.out);
     }
 
     /// See [`Core::reads`].

@@ -217,6 +217,9 @@ pub struct SlotRepl<P, W> {
     receiving: bool,
     targets: Vec<Target<P>>,
     waiters: VecDeque<(u64, W)>,
+    /// It was the target of a handover, for a mutant.
+    #[cfg(test)]
+    was_receiving: bool,
 }
 
 impl<P, W> Default for SlotRepl<P, W> {
@@ -237,6 +240,8 @@ impl<P, W> Default for SlotRepl<P, W> {
             receiving: false,
             targets: Vec::new(),
             waiters: VecDeque::new(),
+            #[cfg(test)]
+            was_receiving: false,
         }
     }
 }
@@ -444,6 +449,17 @@ impl<P: Leased, W> SlotRepl<P, W> {
         Some(seq)
     }
 
+    /// What no node may do: to skip the wait for its promises because of a handover that was taken back.
+    fn remembers_handover(&mut self) -> bool {
+        #[cfg(test)]
+        {
+            self.was_receiving |= self.receiving;
+            return self.was_receiving && mutant::is(Mutant::NoWaitRemembered);
+        }
+        #[cfg(not(test))]
+        false
+    }
+
     /// What no primary may do: to wait no longer for a member that the masters did not take out.
     #[cfg(test)]
     pub fn go_solo(&mut self, without: &Ref) {
@@ -461,7 +477,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
     /// Learners to report ready: (learner, cver, since). None before this primary's own promises are over: a learner in sync
     /// could be promoted without having waited for them.
     pub fn ready_learners(&self, now: Mono) -> impl Iterator<Item = (&Ref, u64, u64)> {
-        let may_report = self.rank == Rank::Primary && now >= self.serve_after;
+        let may_report = now >= self.serve_after || mutant::is(Mutant::ReadyUnderPromise);
+        let may_report = self.rank == Rank::Primary && may_report;
         self.targets
             .iter()
             .filter(move |t| {
@@ -539,7 +556,9 @@ impl<P: Leased, W> SlotRepl<P, W> {
             return change;
         }
         if self.believed != new.primary {
-            if let Some(p) = self.believed.as_ref().filter(|p| *p != me) {
+            // Drafts: only the first promise binds.
+            let covered = self.covered_until > Mono(0) && mutant::is(Mutant::ReadyUnderPromise);
+            if let Some(p) = self.believed.as_ref().filter(|p| *p != me && !covered) {
                 self.covered_until = self.covered_until.max(promised(p));
             }
             self.believed = new.primary.clone();
@@ -580,6 +599,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
         let giving = |to: &Ref| Giving { to: to.clone(), asked: new.cver, parked };
         self.giving = new.handover_to.as_ref().filter(|_| rank == Rank::Primary).map(giving);
         self.receiving = rank == Rank::InSync && new.handover_to.as_ref() == Some(me);
+        let skips_wait = self.remembers_handover();
         self.rank = rank;
         self.since = since;
         self.cver = new.cver;
@@ -589,7 +609,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
             self.confirmed = 0;
             let fresh = was == Rank::Holder || self.seq == 0 && was == Rank::None;
             let hasty = if fresh { Mutant::NoWaitAfterHandOut } else { Mutant::NoPromiseWait };
-            self.serve_after = if new.clean || mutant::is(hasty) {
+            self.serve_after = if new.clean || mutant::is(hasty) || skips_wait {
                 Mono(0)
             } else if fresh {
                 // Handed out empty, or come back: whoever was primary before may hold a lease this node knows nothing of.
@@ -612,8 +632,12 @@ impl<P: Leased, W> SlotRepl<P, W> {
         let members =
             new.insync.iter().map(|r| (r, Stage::Live)).chain(new.learners.iter().map(|r| (r, Stage::Wanted)));
         for (r, fresh) in members.filter(|(r, _)| &r.node != me) {
-            let known = old.iter().position(|t| t.node == r.node && t.since == r.since);
+            let by_node = mutant::is(Mutant::SessionByNode);
+            let known = old.iter().position(|t| t.node == r.node && (t.since == r.since || by_node));
             let mut target = match known {
+                Some(i) if old[i].since != r.since => {
+                    Target { since: r.since, stage: Stage::Ready, ..old.swap_remove(i) }
+                }
                 Some(i) => old.swap_remove(i),
                 None => Target {
                     peer: peer(&r.node),

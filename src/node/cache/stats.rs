@@ -28,6 +28,8 @@ struct Past {
     seen: [u64; BUCKETS],
     seconds: [[u64; BUCKETS]; WINDOW_S],
     at: usize,
+    /// Seconds since anything was counted.
+    idle_s: usize,
 }
 
 impl Default for Histogram {
@@ -35,7 +37,7 @@ impl Default for Histogram {
         Self {
             now: std::array::from_fn(|_| AtomicU64::new(0)),
             sum_ns: AtomicU64::new(0),
-            past: Mutex::new(Past { seen: [0; BUCKETS], seconds: [[0; BUCKETS]; WINDOW_S], at: 0 }),
+            past: Mutex::new(Past { seen: [0; BUCKETS], seconds: [[0; BUCKETS]; WINDOW_S], at: 0, idle_s: WINDOW_S }),
         }
     }
 }
@@ -74,36 +76,44 @@ impl Histogram {
         let mut p = lock(&self.past);
         let at = (p.at + 1) % WINDOW_S;
         p.at = at;
+        let mut sum = 0;
         for b in 0..BUCKETS {
             let n = self.now[b].load(Ordering::Relaxed);
             p.seconds[at][b] = n - p.seen[b];
+            sum += p.seconds[at][b];
             p.seen[b] = n;
         }
+        p.idle_s = if sum == 0 { (p.idle_s + 1).min(WINDOW_S) } else { 0 };
     }
 
     /// Counts of the window, added to `sums`.
     fn window(&self, sums: &mut [u64; BUCKETS]) {
         let p = lock(&self.past);
-        for (b, sum) in sums.iter_mut().enumerate() {
-            *sum += p.seconds.iter().map(|s| s[b]).sum::<u64>();
+        if p.idle_s >= WINDOW_S {
+            return;
+        }
+        for second in &p.seconds {
+            sums.iter_mut().zip(second).for_each(|(sum, n)| *sum += n);
         }
     }
 }
 
 impl Counters {
-    /// The quantile (0–1) of service times over the last seconds, microseconds; none without traffic.
-    pub fn quantile_us(&self, q: f64) -> Option<u64> {
+    /// Quantiles (0–1) of service times over the last seconds, microseconds; none without traffic.
+    pub fn quantiles_us<const N: usize>(&self, quantiles: [f64; N]) -> [Option<u64>; N] {
         let mut sums = [0; BUCKETS];
         self.classes.iter().for_each(|c| c.window(&mut sums));
         let all: u64 = sums.iter().sum();
-        let rank = (all as f64 * q).ceil().max(1.0) as u64;
-        let mut seen = 0;
-        (all > 0).then(|| {
-            let b = sums.iter().position(|n| {
-                seen += n;
-                seen >= rank
-            });
-            middle_us(b.unwrap_or(BUCKETS - 1))
+        quantiles.map(|q| {
+            let rank = (all as f64 * q).ceil().max(1.0) as u64;
+            let mut seen = 0;
+            (all > 0).then(|| {
+                let b = sums.iter().position(|n| {
+                    seen += n;
+                    seen >= rank
+                });
+                middle_us(b.unwrap_or(BUCKETS - 1))
+            })
         })
     }
 }
@@ -186,18 +196,18 @@ mod tests {
     #[test]
     fn quantiles_are_within_an_eighth() {
         let h = Counters::default();
-        assert_eq!(h.quantile_us(0.5), None);
+        assert_eq!(h.quantiles_us([0.5])[0], None);
         for us in 1..=1000u64 {
             h.classes[us as usize % 3].record(us * 1000, 1);
         }
         h.classes.iter().for_each(Histogram::second);
         for (q, want) in [(0.5, 500.0), (0.99, 990.0)] {
-            let got = h.quantile_us(q).unwrap() as f64;
+            let got = h.quantiles_us([q])[0].unwrap() as f64;
             assert!((got - want).abs() <= want / 8.0 + 1.0, "{q}: {got}");
         }
         for _ in 0..WINDOW_S {
             h.classes.iter().for_each(Histogram::second);
         }
-        assert_eq!(h.quantile_us(0.5), None, "old seconds leave the window");
+        assert_eq!(h.quantiles_us([0.5])[0], None, "old seconds leave the window");
     }
 }

@@ -16,11 +16,12 @@ use xxhash_rust::xxh3::Xxh3;
 use super::entry::{Change, SlotChange};
 use super::operation::{host, may_hold, runs};
 use super::state::{Operation, REPLICAS_MAX};
+use crate::node::mutant::{self, Mutant};
 use crate::proto::id::{NodeId, Ref};
 use crate::proto::operation::OperationKind;
 use crate::proto::plan::{Mode, Move, Placement, Plan, PlanNode, Role, digest, moves, plan};
 use crate::proto::status::NodeState;
-use crate::proto::view::{Config, Phase, SlotState};
+use crate::proto::view::{Config, Phase, Replica, SlotState};
 
 /// Slots being copied from one primary at a time for an operation: enough to hide the commits between the steps, few enough
 /// that a cancel, which finishes what is under way, is soon done.
@@ -69,6 +70,8 @@ pub enum Step {
     Remove(Ref),
     /// Let the primary give it to this member.
     Handover(Ref),
+    /// Who was to back it is gone: what is left needs another plan.
+    Plan,
 }
 
 impl Goal {
@@ -97,13 +100,20 @@ impl Goal {
         }
     }
 
+    /// Nobody is there to back the slot.
+    fn has_nobody(&self) -> bool {
+        matches!(self.backup, Some((_, None)))
+    }
+
     /// A member that is not wanted in the end and not needed until then: what an operation, a death or an earlier plan left.
     /// Add before remove: the last backup stays until all is where it shall be, for the old primary may be the next backup.
     fn spare<'a>(&self, slot: &'a SlotState) -> Option<&'a Ref> {
         let wanted = [self.primary_to(), self.final_backup(slot)];
         let backups = slot.backups().count();
-        let is_over = !self.primary_is_due(slot) && !self.backup_is_due(slot);
-        let unwanted = |n: &&Ref| Some(*n) != slot.primary.as_ref() && !wanted.contains(&Some(&n.id));
+        // The last one goes only where the plan has nobody to back the slot.
+        let is_over = self.has_nobody() && !self.primary_is_due(slot) || mutant::is(Mutant::LastBackupGoes);
+        let stays = |n: &Ref| mutant::is(Mutant::SurplusStays) && !self.is_from(&n.id);
+        let unwanted = |n: &&Ref| Some(*n) != slot.primary.as_ref() && !wanted.contains(&Some(&n.id)) && !stays(n);
         // A copy to make up for a lost backup is wanted by a rebuild, whatever this plan says.
         let learner = slot.learners.iter().map(|r| &r.node).find(|n| backups > 0 && unwanted(n));
         learner.or_else(|| slot.insync.iter().map(|r| &r.node).find(|n| (backups > 1 || is_over) && unwanted(n)))
@@ -155,7 +165,13 @@ impl Goal {
         if let Some(to) = self.primary_to().filter(|_| primaries && self.primary_is_due(slot)) {
             return insync(to).map_or_else(|| add(to), |r| Step::Handover(r.node.clone()));
         }
-        self.spare(slot).map_or(Step::Done, |node| Step::Remove(node.clone()))
+        if let Some(node) = self.spare(slot) {
+            return Step::Remove(node.clone());
+        }
+        let stays = |r: &&Replica| Some(&r.node.id) == self.final_backup(slot) || self.has_nobody();
+        let is_stale =
+            !self.primary_is_due(slot) && slot.backups().next().is_some() && !slot.backups().any(|r| stays(&r));
+        if is_stale { Step::Plan } else { Step::Done }
     }
 }
 
@@ -170,6 +186,8 @@ pub struct Batch {
     pub waiting: u64,
     /// Nodes that are not fit to take slots now, though they shall.
     pub unfit: BTreeSet<NodeId>,
+    /// Slots for which the plan does no longer.
+    pub stale: u64,
 }
 
 impl Batch {
@@ -229,6 +247,7 @@ pub fn batch(cfg: &Config, goals: &[Goal], unfit: &BTreeSet<NodeId>, finish: boo
         };
         match step {
             Step::Done => out.waiting += u64::from(!primaries && g.primary_is_due(s)),
+            Step::Plan => out.stale += 1,
             Step::Running => out.running += 1,
             Step::Add(_) if finish => {}
             Step::Add(to) => match cfg.current(&to).filter(|n| cfg.is_live(n) && !unfit.contains(&to)) {
@@ -362,7 +381,6 @@ pub fn is_scale(op: &Operation) -> bool {
 mod tests {
     use super::*;
     use crate::proto::id::Incarnation;
-    use crate::proto::view::Replica;
 
     fn node(id: &NodeId) -> Ref {
         Ref { id: id.clone(), incarnation: Incarnation(1) }
@@ -386,8 +404,24 @@ mod tests {
                 assert!(!learners.is_empty(), "it waits for nothing: {slot:?}");
                 slot.insync.extend(learners);
             }
-            Step::Done => {}
+            Step::Done | Step::Plan => {}
         }
+    }
+
+    #[test]
+    fn the_old_primary_stays_if_nobody_else_backs_the_slot() {
+        let ids: Vec<NodeId> = (1..=2).map(|n| format!("n{n}").parse().unwrap()).collect();
+        // The backup that the plan counted on was taken out meanwhile.
+        let moves = Goal { primary: Some((Some(ids[0].clone()), ids[1].clone())), backup: None };
+        let insync = vec![replica(&ids[0]), replica(&ids[1])];
+        let mut slot = SlotState { primary: Some(node(&ids[0])), insync, ..SlotState::default() };
+        let step = moves.step(&slot, true);
+        assert_eq!(step, Step::Handover(node(&ids[1])));
+        take(&mut slot, step);
+        assert_eq!(moves.step(&slot, true), Step::Plan);
+        // Nobody is there to take it: then it goes.
+        let alone = Goal { backup: Some((Some(ids[0].clone()), None)), ..moves };
+        assert_eq!(alone.step(&slot, true), Step::Remove(node(&ids[0])));
     }
 
     /// Who else may hold the slot when a plan meets it: in sync, or being copied to.

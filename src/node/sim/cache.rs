@@ -21,12 +21,14 @@ use crate::node::cache::peer::PeerRef;
 use crate::node::cache::replica::{CATCH_UP, Replica};
 use crate::node::cache::serve::Session;
 use crate::node::cache::shard::lock;
+use crate::node::cache::slot::Leased;
 use crate::node::cache::store::Store;
 use crate::node::cache::wire::{GREETING_MAX, Inbox};
 use crate::node::clock::Mono;
 use crate::node::config::NodeConfig;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::control::{LearnerReady, Message};
+use crate::proto::frame::{self, Frame};
 use crate::proto::id::{HomeId, Incarnation, NodeId, Ref};
 use crate::proto::slot::Slot;
 
@@ -60,6 +62,8 @@ pub struct Proc {
     pub ended: Option<String>,
     /// It ended because it was told so as a member of nothing (I11).
     pub drained: Option<Ref>,
+    /// Lives that ended because a view said so, with all they held.
+    pub dropped: Vec<Ref>,
 }
 
 /// One life.
@@ -71,6 +75,8 @@ pub struct Life {
     peers: BTreeMap<Ref, Box<Task>>,
     inbound: BTreeMap<ConnId, In>,
     sessions: BTreeMap<ConnId, Talker>,
+    /// What is being handled wakes nobody.
+    idle: bool,
 }
 
 struct TalkState {
@@ -168,6 +174,7 @@ impl Proc {
             led_by: None,
             ended: None,
             drained: None,
+            dropped: Vec::new(),
         }
     }
 
@@ -239,6 +246,7 @@ impl Proc {
             peers: BTreeMap::new(),
             inbound: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            idle: false,
         }));
         self.timer_ms(net, 0, Timer::Masters);
         self.timer_ms(net, HOUSE_MS, Timer::Tick);
@@ -273,20 +281,33 @@ impl Proc {
     pub fn packet(&mut self, net: &mut Net, conn: ConnId, end: usize, packet: Packet, freeze: Option<(u32, u64)>) {
         let Some(mut life) = self.life.take() else { return };
         enter(&self.clock, net.now, freeze);
+        // Most of what arrives are beacons that change nothing.
+        let beacon = matches!(packet, Packet::Beacon(Beacon::Ask { .. } | Beacon::Ack { .. }));
+        life.idle = beacon;
         life.packet(self, net, conn, end, packet);
         self.settle(net, life);
     }
 
     pub fn timer(&mut self, net: &mut Net, timer: Timer) {
-        let Some(mut life) = self.life.take() else { return };
+        let Some(mut life) = self.life.take_if(|l| !l.is_void(&timer)) else { return };
         enter(&self.clock, net.now, None);
         life.timer(self, net, timer);
         self.settle(net, life);
     }
 
+    /// Somebody tells it something, for scripts.
+    pub fn told(&mut self, net: &mut Net, message: Message) {
+        let Some(mut life) = self.life.take() else { return };
+        enter(&self.clock, net.now, None);
+        life.hear(self, net, message);
+        self.settle(net, life);
+    }
+
     /// What the tasks of the process do after an event, until nothing is left to do.
     fn settle(&mut self, net: &mut Net, mut life: Box<Life>) {
-        life.work(self, net);
+        if !std::mem::take(&mut life.idle) {
+            life.work(self, net);
+        }
         let fenced = *life.node.fenced.borrow();
         if fenced {
             life.talkers(net);
@@ -307,6 +328,7 @@ impl Proc {
             self.kill(net);
         } else if fenced {
             net.note(None, || format!("{}: fenced", self.who()));
+            self.dropped.push(life.node.me.clone());
             net.vanish(self.who());
             self.begin(net);
         } else {
@@ -348,7 +370,17 @@ impl Life {
         self.peers.insert(node, task);
     }
 
+    /// A timer of something that went on since.
+    fn is_void(&self, timer: &Timer) -> bool {
+        match timer {
+            Timer::Beacon(node, token) => self.peers.get(node).is_none_or(|t| t.beacon.token != *token),
+            Timer::Link(node, token) => self.peers.get(node).is_none_or(|t| t.link.token != *token),
+            _ => false,
+        }
+    }
+
     fn timer(&mut self, p: &mut Proc, net: &mut Net, timer: Timer) {
+        self.idle = matches!(timer, Timer::Beacon(..));
         let current = |t: &Option<TalkState>, conn: ConnId| t.as_ref().is_some_and(|t| t.conn == conn);
         match timer {
             Timer::Masters if self.talk.is_none() => self.call_master(p, net),
@@ -524,6 +556,8 @@ impl Life {
             Packet::Beacon(Beacon::Ack { n, cfg_index })
                 if n == task.beacon.n && task.beacon.state == Asking::Waiting =>
             {
+                let lease = task.peer.lease();
+                self.idle = lease.cfg_index == cfg_index && lease.until > Mono::now();
                 if !take_answer(&self.node, &task.peer, task.beacon.sent, cfg_index) {
                     let have = *self.node.cfg_index.borrow();
                     task.beacon.state = Asking::Pulling;
@@ -809,17 +843,19 @@ impl Life {
             self.talker(p, net, conn);
         }
         self.inbound_work(p, net);
-        for node in self.peers.keys().cloned().collect::<Vec<_>>() {
-            let Some(mut task) = self.peers.remove(&node) else { continue };
-            if task.peer.gone.load(std::sync::atomic::Ordering::Acquire) {
+        let mut peers = std::mem::take(&mut self.peers);
+        peers.retain(|_, task| {
+            let gone = task.peer.gone.load(std::sync::atomic::Ordering::Acquire);
+            if gone {
                 for conn in [task.beacon.conn, task.link.conn].into_iter().flatten() {
                     net.close(conn, 0, net.now);
                 }
-                continue;
+            } else {
+                self.peer_work(p, net, task);
             }
-            self.peer_work(p, net, &mut task);
-            self.peers.insert(node, task);
-        }
+            !gone
+        });
+        self.peers = peers;
         if called(&self.node.behind) {
             self.talk(p, net, |t| t.pull());
         }
@@ -867,6 +903,17 @@ impl Life {
             });
             if !bytes.is_empty() && flushed.is_ok() {
                 let at = self.out(p, net);
+                if let Some((from, to, ms)) = net.split
+                    && from == p.who()
+                    && node_at(&task.peer.addr).map(Who::Node) == Some(to)
+                    && let Some(len) = after_open(&bytes)
+                {
+                    net.split = None;
+                    let rest = bytes.split_off(len);
+                    net.send(conn, 0, Packet::Bytes(bytes), at);
+                    net.slow.insert((from, to), ms);
+                    return net.send(conn, 0, Packet::Bytes(rest), at);
+                }
                 // A stream has no borders: it arrives in pieces.
                 let cut = if bytes.len() > 1 && net.chance(0.1) { net.rng.random_range(1..bytes.len()) } else { 0 };
                 let rest = bytes.split_off(cut);
@@ -917,4 +964,16 @@ impl Life {
             }
         }
     }
+}
+
+/// Where the first OPEN among these frames ends.
+fn after_open(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    while let Ok(Some((frame, len))) = frame::take(&bytes[at..]) {
+        at += len;
+        if matches!(frame, Frame::Open { .. }) {
+            return Some(at);
+        }
+    }
+    None
 }

@@ -11,6 +11,7 @@ use crate::node::cache::shard::lock;
 use crate::node::cache::slot::{Rank, Serving};
 use crate::node::master::entry::Act;
 use crate::node::master::heartbeat::DEAD_MS;
+use crate::node::master::moves::goals;
 use crate::node::master::operation::may_hold;
 use crate::node::master::state::tests::check_step;
 use crate::proto::id::{LeaderId, Ref};
@@ -79,6 +80,7 @@ impl Checks {
     /// An entry was committed: I2, I5, I10, I12, and whether what was given up was really gone.
     pub fn committed(&mut self, c: &Committed, now: u64, keys: &mut Keys, nodes: &[Proc]) -> Result<(), Violation> {
         check_step(&c.before, &c.after, &c.entry, &c.done);
+        add_before_remove(c)?;
         self.given_up |= matches!(c.entry.act, Act::Forget { .. });
         for (ix, (old, new)) in c.before.cfg.slots.iter().zip(&c.after.cfg.slots).enumerate() {
             let handed = old.phase == Phase::Orphan && new.phase == Phase::Serving && !new.returned;
@@ -91,6 +93,10 @@ impl Checks {
                 continue;
             }
             if let Some(holder) = &old.last_holder {
+                if nodes.iter().any(|n| n.dropped.contains(holder)) && !self.given_up {
+                    let text = format!("I3: {holder} lived and dropped slot {ix}, which it held last");
+                    return Err(Violation::new(Some(ix as u16), text));
+                }
                 let lives = nodes.iter().any(|n| n.running && n.me().as_ref() == Some(holder));
                 if lives && !self.given_up {
                     let text = format!("{holder} lives and slot {ix}, which it held last, was handed out empty");
@@ -198,7 +204,7 @@ impl Checks {
                 return bad(text);
             }
             // I7: the same pterm and seq is the same data.
-            if s.rank() == Rank::InSync && past.compared[ix] != (s.pterm(), s.seq()) {
+            if matches!(s.rank(), Rank::Primary | Rank::InSync) && past.compared[ix] != (s.pterm(), s.seq()) {
                 past.compared[ix] = (s.pterm(), s.seq());
                 for o in w.nodes.iter().filter(|o| o.ix != n && o.running) {
                     let Some(other) = &o.life else { continue };
@@ -278,6 +284,20 @@ impl Checks {
             }
         }
         Ok(undecided)
+    }
+}
+
+/// Section 8: an operation takes out no last backup where its plan has one for the slot.
+fn add_before_remove(c: &Committed) -> Result<(), Violation> {
+    let Act::Change { op: Some(id), .. } = &c.entry.act else { return Ok(()) };
+    let (before, after) = (&c.before.cfg.slots, &c.after.cfg.slots);
+    let alone = |ix: &usize| before[*ix].insync.len() > 1 && after[*ix].insync.len() == 1;
+    let Some(ix) = (0..after.len()).find(alone) else { return Ok(()) };
+    let moves = c.before.operations.get(id).and_then(|o| o.moves.as_deref()).unwrap_or_default();
+    match goals(moves, after.len())[ix].backup {
+        // Nobody is left to take it.
+        Some((_, None)) => Ok(()),
+        _ => Err(Violation::new(Some(ix as u16), format!("operation {id} takes the last backup out of slot {ix}"))),
     }
 }
 

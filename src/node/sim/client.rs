@@ -33,7 +33,7 @@ impl Keys {
         Self { names, history, next_value: 1 }
     }
 
-    fn value(&mut self) -> i64 {
+    pub fn value(&mut self) -> i64 {
         self.next_value += 1_000_000;
         self.next_value
     }
@@ -137,6 +137,13 @@ impl Client {
         for (k, (_, slot)) in keys.names.iter().enumerate() {
             self.ask(net, keys, nodes, *slot, vec![(k, Op::Get)], false);
         }
+    }
+
+    /// Asks one node, for scripts.
+    pub fn ask_at(&mut self, net: &mut Net, keys: &Keys, node: usize, key: usize, op: Op) {
+        let slot = keys.names[key].1;
+        self.owners.insert(slot, node);
+        self.ask(net, keys, node + 1, slot, vec![(key, op)], false);
     }
 
     /// Nothing is awaited.

@@ -8,6 +8,9 @@ use crate::proto::control::{Forget, Message, OperationId, ShutdownCache, SwitchM
 use crate::proto::id::HomeId;
 use crate::proto::operation::{Apply, OperationKind, Wish};
 
+/// The last fault comes at most so many milliseconds after the beginning.
+const FAULTS_MS: u64 = 45_000;
+
 /// One event of the plan.
 #[derive(Debug, Clone)]
 pub enum Fault {
@@ -55,7 +58,7 @@ impl World {
         let net = &mut self.net;
         let begin_ms = 4000;
         let every_ms = [400, 1200, 3000, 8000][net.rng.random_range(0..4)];
-        self.plan = Plan { end_ms: 40_000, masters_too: net.chance(0.6) };
+        self.plan = Plan { end_ms: FAULTS_MS, masters_too: net.chance(0.6) };
         let mut at = begin_ms;
         while at < self.plan.end_ms {
             at += self.net.rng.random_range(1..=2 * every_ms);

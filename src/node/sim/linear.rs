@@ -1,7 +1,7 @@
 //! Whether a key's history is linearizable: a search over the orders its operations can have taken effect in (Wing and Gong),
 //! remembering what was tried.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 /// What was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +79,22 @@ fn apply(e: &Event, state: Option<i64>) -> Option<Option<i64>> {
     fits.then_some(next)
 }
 
-/// Judges a history that begins with a missing key.
+/// A place in the search: what has taken effect, in whatever order, and what that left.
+struct Place {
+    /// Of those that were answered.
+    known: Bits,
+    /// Of those that were not.
+    maybe: Bits,
+    state: Option<i64>,
+    /// All answered ones before this one took effect.
+    first: usize,
+    /// The last one to take effect was not answered, and nothing rests on it yet.
+    bare: bool,
+}
+
+/// Judges a history that begins with a missing key. An operation without an answer need not have happened: only orders in
+/// which each of them that did makes a difference are looked at, and of two that left the same with the same answers given
+/// the one with fewer of them.
 pub fn judge(history: &[Event]) -> Verdict {
     let mut events: Vec<Event> = history.to_vec();
     // An unanswered read tells nothing.
@@ -88,32 +103,75 @@ pub fn judge(history: &[Event]) -> Verdict {
     if events.len() > OPS_MAX {
         return Verdict::Undecided;
     }
-    let must = (0..events.len()).filter(|&i| events[i].reply != Reply::Unknown).count();
-    let mut seen: HashSet<(Bits, Option<i64>)> = HashSet::new();
-    let mut stack: Vec<(Bits, Option<i64>, usize)> = vec![([0; OPS_MAX / 64], None, 0)];
-    while let Some((done, state, answered)) = stack.pop() {
-        if answered == must {
+    let (maybe, known): (Vec<usize>, Vec<usize>) = (0..events.len()).partition(|&i| events[i].reply == Reply::Unknown);
+    let mut seen: HashMap<(Bits, Option<i64>), Vec<(Bits, bool)>> = HashMap::new();
+    let none = [0; OPS_MAX / 64];
+    let mut stack = vec![Place { known: none, maybe: none, state: None, first: 0, bare: false }];
+    let (mut looked, mut next) = (0, Vec::new());
+    while let Some(mut at) = stack.pop() {
+        while known.get(at.first).is_some_and(|&i| has(&at.known, i)) {
+            at.first += 1;
+        }
+        if at.first == known.len() {
             return Verdict::Linearizable;
         }
-        if seen.len() > STATES_MAX {
+        looked += 1;
+        if looked > STATES_MAX {
             return Verdict::Undecided;
         }
         // What is open may come next if it began before the first open one that was answered had ended.
-        let open = (0..events.len()).filter(|&i| !has(&done, i));
-        let end = open.clone().filter(|&i| events[i].reply != Reply::Unknown).map(|i| events[i].returned).min();
-        let end = end.unwrap_or(u64::MAX);
-        // Answered ones last, so that they are tried first.
-        let mut next: Vec<usize> = open.filter(|&i| events[i].invoked <= end).collect();
-        next.sort_by_key(|&i| (events[i].reply != Reply::Unknown, std::cmp::Reverse(events[i].returned)));
-        for i in next {
-            let Some(state) = apply(&events[i], state) else { continue };
-            let done = with(done, i);
-            if seen.insert((done, state)) {
-                stack.push((done, state, answered + usize::from(events[i].reply != Reply::Unknown)));
+        let mut end = u64::MAX;
+        next.clear();
+        for &i in known[at.first..].iter().take_while(|&&i| events[i].invoked <= events[known[at.first]].returned) {
+            if !has(&at.known, i) {
+                end = end.min(events[i].returned);
+                next.push(i);
             }
+        }
+        // Answered ones last, so that they are tried first, the first that ended before all.
+        next.sort_unstable_by_key(|&i| std::cmp::Reverse(events[i].returned));
+        let (mut incr, mut del) = (false, false);
+        for &i in maybe.iter().take_while(|&&i| events[i].invoked <= end) {
+            let blind = matches!(events[i].op, Op::Set(_) | Op::Del | Op::Loss);
+            let is_open = !has(&at.maybe, i);
+            let twin = match events[i].op {
+                Op::Incr => said(&mut incr, is_open),
+                Op::Del => said(&mut del, is_open),
+                _ => false,
+            };
+            let Some(state) = apply(&events[i], at.state) else { continue };
+            // What it finds or leaves makes no difference, or another one does the same.
+            if !is_open || twin || state == at.state || at.bare && blind {
+                continue;
+            }
+            visit(&mut seen, &mut stack, Place { maybe: with(at.maybe, i), state, bare: true, ..at });
+        }
+        for &i in next.iter().filter(|&&i| events[i].invoked <= end) {
+            let blind = matches!(events[i].op, Op::Set(_) | Op::Loss);
+            let Some(state) = apply(&events[i], at.state).filter(|_| !(at.bare && blind)) else { continue };
+            visit(&mut seen, &mut stack, Place { known: with(at.known, i), state, bare: false, ..at });
         }
     }
     Verdict::Not
+}
+
+/// Whether it was said before; if not, it is now.
+fn said(before: &mut bool, now: bool) -> bool {
+    let was = *before;
+    *before |= now;
+    was
+}
+
+/// Puts a place on the stack, unless one was there from which at least as much is possible.
+fn visit(seen: &mut HashMap<(Bits, Option<i64>), Vec<(Bits, bool)>>, stack: &mut Vec<Place>, to: Place) {
+    let been = seen.entry((to.known, to.state)).or_default();
+    let covers = |(maybe, bare): &(Bits, bool)| {
+        (to.bare || !bare) && maybe.iter().zip(&to.maybe).all(|(had, has)| had & !has == 0)
+    };
+    if !been.iter().any(covers) {
+        been.push((to.maybe, to.bare));
+        stack.push(to);
+    }
 }
 
 /// The first moment at which a history can be told not to be linearizable.
@@ -136,6 +194,9 @@ pub fn first_wrong(history: &[Event]) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
 
     fn e(op: Op, reply: Reply, invoked: u64, returned: u64) -> Event {
@@ -143,6 +204,57 @@ mod tests {
     }
 
     const OK: Reply = Reply::Value(None);
+
+    /// Tries all orders.
+    fn naive(open: &[Event], state: Option<i64>) -> bool {
+        let answered = |e: &&Event| e.reply != Reply::Unknown;
+        let end = open.iter().filter(answered).map(|e| e.returned).min();
+        let Some(end) = end else { return true };
+        (0..open.len()).filter(|&i| open[i].invoked <= end).any(|i| {
+            let mut rest = open.to_vec();
+            let e = rest.remove(i);
+            apply(&e, state).is_some_and(|state| naive(&rest, state))
+        })
+    }
+
+    #[test]
+    fn it_finds_what_trying_all_orders_finds() {
+        let mut rng = SmallRng::seed_from_u64(7);
+        let mut verdicts = [0, 0];
+        for _ in 0..4000 {
+            let history: Vec<Event> = (0..rng.random_range(1..8))
+                .map(|n| {
+                    let invoked = rng.random_range(0..20);
+                    let value = || Some(10 * n);
+                    let op = match rng.random_range(0..6) {
+                        0 | 1 => Op::Get,
+                        2 => Op::Set(10 * n),
+                        3 => Op::Incr,
+                        4 => Op::Del,
+                        _ => Op::SetNx(10 * n),
+                    };
+                    let guess = match op {
+                        Op::Get => {
+                            [None, Some(10 * rng.random_range(0..4) + rng.random_range(0..2))][rng.random_range(0..2)]
+                        }
+                        Op::Incr => Some(10 * rng.random_range(0..4) + 1),
+                        Op::Del => Some(rng.random_range(0..2)),
+                        Op::SetNx(_) => [None, Some(1)][rng.random_range(0..2)],
+                        _ => value(),
+                    };
+                    if rng.random_bool(0.4) {
+                        e(op, Reply::Unknown, invoked, u64::MAX)
+                    } else {
+                        e(op, Reply::Value(guess), invoked, invoked + rng.random_range(1..12))
+                    }
+                })
+                .collect();
+            let fits = naive(&history, None);
+            verdicts[usize::from(fits)] += 1;
+            assert_eq!(judge(&history) == Verdict::Linearizable, fits, "{history:?}");
+        }
+        assert!(verdicts.iter().all(|n| *n > 400), "{verdicts:?} is no test");
+    }
 
     #[test]
     fn a_stale_read_is_caught() {

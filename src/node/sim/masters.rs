@@ -9,7 +9,7 @@ use super::cache::node_at;
 use super::net::{Clock, ConnId, MS, Net, Packet, Timer, Who};
 use super::world::Deed;
 use crate::node::master::brain::{Brain, BrainParams, Command, Event, Outcome, ProbeOutcome, TICK_MS, Token};
-use crate::node::master::entry::{Applied, Entry};
+use crate::node::master::entry::{Act, Answer, Applied, Entry};
 use crate::node::master::report::iplist;
 use crate::node::master::state::State;
 use crate::proto::control::{Message, RefreshIp, RefreshMaster, ShutdownCache, StopOrder};
@@ -101,6 +101,8 @@ pub struct Masters {
     pub judged: Vec<(usize, Vec<Ref>)>,
     /// What operators were told.
     pub told: Vec<(u64, Message)>,
+    /// A script is at work: brains propose nothing but what it lets through.
+    pub lets: Option<fn(&Act) -> bool>,
 }
 
 impl Masters {
@@ -162,6 +164,7 @@ impl Masters {
             committed: Vec::new(),
             judged: Vec::new(),
             told: Vec::new(),
+            lets: None,
         }
     }
 
@@ -326,7 +329,7 @@ impl Masters {
         self.step(net, ix, Event::Tick);
     }
 
-    fn catch_up(&mut self, net: &mut Net, ix: usize) {
+    pub fn catch_up(&mut self, net: &mut Net, ix: usize) {
         let newest = self.oracle.states.len() - 1;
         if self.all[ix].applied < newest {
             self.all[ix].applied = newest;
@@ -465,6 +468,15 @@ impl Masters {
     fn obey(&mut self, net: &mut Net, ix: usize, command: Command) {
         let gen_no = self.all[ix].gen_no;
         match command {
+            Command::Propose { token, entry } if self.lets.is_some_and(|lets| !lets(&entry.act)) => {
+                // The script will not have it: nothing comes of it.
+                let answer = Answer::Done;
+                let index = self.truth().applied;
+                let done = Applied { index, cfg_changed: false, skipped: Vec::new(), events: Vec::new(), answer };
+                let outcome = Box::new(Outcome::Applied(done));
+                let deed = Deed::Outcome { master: ix, gen_no, token, outcome };
+                net.at(net.now + 5 * MS, super::net::Happening::World(deed));
+            }
             Command::Propose { token, entry } => {
                 if let crate::node::master::entry::Act::NodeDead { dead, .. } = &entry.act {
                     self.judged.push((ix, dead.clone()));

@@ -4,7 +4,7 @@
 //!   net: time, queue, connections ──▶ masters: real Brain and State over an oracle log
 //!     ▲   delays, cuts, breaks    ──▶ cache: real Node, Session, Talk, Replica, Copying, Queue
 //!     │                           ──▶ client: real RESP, histories
-//!   fault: a plan of mishaps            check: I1–I15 after each step ▸ linear: each key's history at the end
+//!   fault, script: what goes wrong      check: I1–I15 after each step ▸ linear: each key's history at the end
 //! ```
 //!
 //! What is real: everything that decides, down to the bytes of peer frames and RESP. What is not: sockets, threads (a process
@@ -21,6 +21,7 @@ mod fault;
 mod linear;
 mod masters;
 mod net;
+mod script;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -55,7 +56,7 @@ fn shape(seed: u64) -> Shape {
     let mut rng = SmallRng::seed_from_u64(seed ^ 0x5eed);
     Shape {
         slots: rng.random_range(1..=4),
-        nodes: rng.random_range(3..=4),
+        nodes: [3, 3, 4, 4, 5][rng.random_range(0..5)],
         masters: if rng.random_bool(0.3) { 1 } else { 3 },
         clients: rng.random_range(2..=4),
         keys_per_slot: rng.random_range(2..=4),
@@ -69,8 +70,14 @@ fn play(w: &mut World) -> Result<Summary, Violation> {
     w.draw_plan();
     w.run_to(w.plan.end_ms)?;
     w.heal();
-    w.run_to(RUN_MS - 10_000)?;
-    w.give_up_holders();
+    // Operators look every few seconds.
+    for at in (RUN_MS - 10_000..RUN_MS + REST_MS / 2).step_by(5000) {
+        w.run_to(at)?;
+        if at >= RUN_MS && w.checks.unrest(w).is_empty() {
+            break;
+        }
+        w.give_up_holders();
+    }
     w.until(RUN_MS + REST_MS, "rest", |w| w.checks.unrest(w).is_empty())?;
     w.finish()
 }
@@ -95,6 +102,13 @@ impl World {
     }
 }
 
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+    format!("panicked: {}", text.unwrap_or_default())
+}
+
 /// Runs a seed; what went wrong, and the trace if asked for.
 pub fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> (Result<Summary, Violation>, Vec<String>) {
     mutant::set(mutant);
@@ -102,11 +116,7 @@ pub fn run(seed: u64, mutant: Option<Mutant>, trace: bool) -> (Result<Summary, V
     let played = catch_unwind(AssertUnwindSafe(|| play(&mut w)));
     simulated::set(None);
     mutant::set(None);
-    let result = played.unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-        Err(Violation::new(None, format!("panicked: {}", text.unwrap_or_default())))
-    });
+    let result = played.unwrap_or_else(|panic| Err(Violation::new(None, said(&*panic))));
     let (slot, until) = result.as_ref().err().map_or((None, u64::MAX), |v| (v.slot, v.at));
     let lines = w.net.trace.take().unwrap_or_default();
     let all = std::env::var_os("CACHECTL_ALL").is_some();

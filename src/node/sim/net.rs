@@ -141,8 +141,10 @@ struct Conn {
 pub struct Net {
     pub now: u64,
     pub rng: SmallRng,
-    queue: BinaryHeap<Reverse<(u64, u64)>>,
-    waiting: BTreeMap<u64, Happening>,
+    /// When, in which order, and where among `waiting`.
+    queue: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    waiting: Vec<Option<Happening>>,
+    free: Vec<usize>,
     seq: u64,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: ConnId,
@@ -150,6 +152,8 @@ pub struct Net {
     pub cuts: BTreeSet<(Who, Who)>,
     /// Links with an extra delay, milliseconds.
     pub slow: BTreeMap<(Who, Who), u64>,
+    /// Of the next bytes on this way only the first frame arrives in time, all else so many milliseconds late; for scripts.
+    pub split: Option<(Who, Who, u64)>,
     /// Every so many packets one takes long.
     pub spikes: f64,
     /// Lines of the trace; kept only when asked for.
@@ -167,12 +171,14 @@ impl Net {
             now: 0,
             rng,
             queue: BinaryHeap::new(),
-            waiting: BTreeMap::new(),
+            waiting: Vec::new(),
+            free: Vec::new(),
             seq: 0,
             conns: BTreeMap::new(),
             next_conn: 1,
             cuts: BTreeSet::new(),
             slow: BTreeMap::new(),
+            split: None,
             spikes,
             trace: trace.then(Vec::new),
             digest: seed,
@@ -197,8 +203,12 @@ impl Net {
 
     pub fn at(&mut self, when: u64, what: Happening) {
         self.seq += 1;
-        self.queue.push(Reverse((when.max(self.now), self.seq)));
-        self.waiting.insert(self.seq, what);
+        let place = self.free.pop().unwrap_or(self.waiting.len());
+        match self.waiting.get_mut(place) {
+            Some(free) => *free = Some(what),
+            None => self.waiting.push(Some(what)),
+        }
+        self.queue.push(Reverse((when.max(self.now), self.seq, place)));
     }
 
     pub fn timer(&mut self, when: u64, who: Who, life: u64, timer: Timer) {
@@ -207,7 +217,7 @@ impl Net {
 
     /// The next thing to happen, if it happens before `end`.
     pub fn pop(&mut self, end: u64) -> Option<Happening> {
-        let Reverse((when, seq)) = *self.queue.peek()?;
+        let Reverse((when, seq, place)) = *self.queue.peek()?;
         if when > end {
             self.now = end;
             return None;
@@ -216,7 +226,8 @@ impl Net {
         self.now = when;
         self.events += 1;
         self.digest = self.digest.rotate_left(5) ^ when ^ seq.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.waiting.remove(&seq)
+        self.free.push(place);
+        self.waiting[place].take()
     }
 
     pub fn is_cut(&self, from: Who, to: Who) -> bool {
@@ -315,6 +326,18 @@ impl Net {
                     c.last[1 - end] = c.last[1 - end].max(late);
                 }
                 self.send(conn, end, Packet::Closed, self.now);
+                let now = self.now;
+                self.at(now, Happening::Arrive { conn, end, packet: Packet::Closed });
+            }
+        }
+    }
+
+    /// Breaks every connection between two processes.
+    pub fn break_between(&mut self, a: Who, b: Who) {
+        let between = |c: &Conn| c.ends == [a, b] || c.ends == [b, a];
+        let ids: Vec<ConnId> = self.conns.iter().filter(|(_, c)| between(c)).map(|(id, _)| *id).collect();
+        for conn in ids {
+            for end in 0..2 {
                 let now = self.now;
                 self.at(now, Happening::Arrive { conn, end, packet: Packet::Closed });
             }

@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use super::script::{SCRIPTS, perform};
 use super::*;
 
 fn number(name: &str) -> Option<u64> {
@@ -130,7 +131,39 @@ const MUTANTS: &[Mutant] = &[
     Mutant::HalfAnItem,
     Mutant::NoPromiseWait,
     Mutant::FencedHolderWipes,
+    Mutant::LastBackupGoes,
+    Mutant::SurplusStays,
 ];
+
+/// A script is played with so many seeds: each has its own delays.
+const SCRIPT_SEEDS: u64 = 5;
+
+/// The schedules of COUNTEREXAMPLES: `CACHECTL_SCRIPT=n` takes one of them.
+#[test]
+fn what_broke_drafts_holds_and_breaks_without_its_rule() {
+    let only = number("CACHECTL_SCRIPT").map(|n| n as usize);
+    let mut wrong = Vec::new();
+    for (n, (name, mutant, end, schedule)) in
+        SCRIPTS.iter().enumerate().filter(|(n, _)| only.is_none_or(|o| o == n + 1))
+    {
+        for seed in 1..=SCRIPT_SEEDS {
+            for off in [None, Some(*mutant)] {
+                let (done, lines) = perform(*schedule, seed, off);
+                let fits = match (&done, off) {
+                    (Ok(()), None) => true,
+                    (Err(v), Some(_)) => v.text.contains(end),
+                    _ => false,
+                };
+                if !fits {
+                    let from = lines.len().saturating_sub(TRACE_LINES);
+                    println!("{}\n{} {name}, seed {seed}, without {off:?}: {done:?}", lines[from..].join("\n"), n + 1);
+                    wrong.push((n + 1, seed, off));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
 
 /// Long: `cargo test --lib sim::tests::mutants_are_caught -- --ignored --nocapture`; `CACHECTL_MUTANT=n` takes one of them.
 #[test]

@@ -128,6 +128,20 @@ impl Moves {
     }
 }
 
+/// Nodes that a drain is about and that are still there. One that ended and came back is a new life, which nobody asked to
+/// leave: a restart is a drain and a return.
+fn leaving(state: &State, op: &Operation) -> Vec<Ref> {
+    let drained = |n: &Ref| state.cfg.is_live(n) && state.cfg.member(n).is_some_and(|m| m.state == NodeState::Draining);
+    match op.kind {
+        OperationKind::ScaleIn => op.nodes.iter().filter_map(|n| state.cfg.current(n)).filter(drained).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn holds(state: &State, node: &Ref) -> bool {
+    state.cfg.slots.iter().any(|s| s.replica(node).is_some())
+}
+
 /// The scale operation that has the turn.
 pub(super) fn running(state: &State) -> Option<(u64, &Operation)> {
     let runs = |o: &Operation| matches!(o.state, OperationState::Running | OperationState::Paused);
@@ -247,12 +261,23 @@ impl Brain {
         }
         let seen = (state.cfg.cfg_index, op.planned_at, unfit, finish);
         let looked = self.moves.looked.take().filter(|(s, _)| *s == seen);
+        let fresh = looked.is_none();
         let next = match looked {
             Some((_, next)) => next,
             None => batch(&state.cfg, self.goals_of(id, op, state.cfg.slots.len()), &seen.2, finish),
         };
         if !next.changes.is_empty() {
             return self.propose(t, Purpose::Moves, Act::Change { op: Some(id), changes: next.changes });
+        }
+        // Or orphan slots were given to a node that is drained, after its way out was planned.
+        let is_over = next.running + next.waiting == 0;
+        let is_stale = || next.stale > 0 || is_over && leaving(state, op).iter().any(|n| holds(state, n));
+        if fresh && !finish && is_stale() {
+            let goals = self.goals_of(id, op, state.cfg.slots.len());
+            let moves = planned(&state.cfg, goals, &nodes).moves;
+            if op.moves.as_ref() != Some(&moves) {
+                return self.propose(t, Purpose::Scale, Act::Operation(OperationStep::Plan { id, moves, members }));
+            }
         }
         self.moves.looked = Some((seen, next.clone()));
         if next.running + next.waiting == 0 {
@@ -294,15 +319,8 @@ impl Brain {
     fn finish(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
         let (now, state) = (t.now, t.state);
         if op.kind == OperationKind::ScaleIn {
-            // One that ended and came back is a new life, which nobody asked to leave: a restart is a drain and a return.
-            let leaving =
-                |n: &Ref| state.cfg.is_live(n) && state.cfg.member(n).is_some_and(|m| m.state == NodeState::Draining);
-            let here: Vec<Ref> = op.nodes.iter().filter_map(|n| state.cfg.current(n)).filter(leaving).collect();
-            let holding: Vec<&str> = here
-                .iter()
-                .filter(|n| state.cfg.slots.iter().any(|s| s.replica(n).is_some()))
-                .map(|n| n.id.as_str())
-                .collect();
+            let here = leaving(state, op);
+            let holding: Vec<&str> = here.iter().filter(|n| holds(state, n)).map(|n| n.id.as_str()).collect();
             if !holding.is_empty() {
                 let why = format!("no other node can take what {} holds", holding.join(", "));
                 return self.say_why(t, id, op, Some(why));

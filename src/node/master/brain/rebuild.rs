@@ -6,6 +6,7 @@ use super::{Brain, Purpose, Turn};
 use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
 use crate::node::master::operation::{learners, removals, runs};
 use crate::node::master::state::{Operation, State};
+use crate::node::mutant::{self, Mutant};
 use crate::proto::control::LearnerReady;
 use crate::proto::id::Ref;
 use crate::proto::operation::{OperationKind, OperationState};
@@ -21,6 +22,16 @@ pub(super) struct Ready {
     since: u64,
 }
 
+impl Ready {
+    /// What no leader may do: to forget which copy was reported.
+    fn take_for_this_ones(&mut self, state: &State, ix: usize) {
+        let Some(slot) = state.cfg.slots.get(ix) else { return };
+        if let Some(r) = slot.learners.iter().find(|r| r.node == self.learner) {
+            (self.cver, self.since) = (slot.cver, r.since);
+        }
+    }
+}
+
 /// What promotions have in common: the operation they count for, how many moves each completes, learner, its `since`.
 type Promotion = (Option<u64>, u8, Ref, u64);
 
@@ -28,7 +39,10 @@ impl Brain {
     /// Keeps what fits the state; the primary repeats the rest with what it then stands at.
     pub(super) fn learner_ready(&mut self, state: &State, msg: &LearnerReady) {
         for &(slot, cver, since) in &msg.slots {
-            let ready = Ready { learner: msg.learner.clone(), cver, since };
+            let mut ready = Ready { learner: msg.learner.clone(), cver, since };
+            if mutant::is(Mutant::ReadyWithoutSince) {
+                ready.take_for_this_ones(state, slot.ix());
+            }
             let led = state.cfg.slots.get(slot.ix()).is_some_and(|s| s.primary.as_ref() == Some(&msg.primary));
             if led && fits(state, slot.ix(), &ready) {
                 self.ready.insert(slot, ready);

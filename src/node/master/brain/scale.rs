@@ -41,6 +41,14 @@ impl Brain {
             let accepted = Accepted { operation: Some(*id), plan };
             return t.reply(asker, Message::Accepted(Box::new(accepted)));
         }
+        let twin = |p: &Purpose| {
+            let Purpose::Applied { plan, .. } = p else { return false };
+            plan.wish.kind == wish.kind && wish.nodes.iter().all(|n| plan.wish.nodes.contains(n))
+        };
+        if self.is_busy(twin) {
+            // A second drain of one life would be begun when the first is done, and take its next life.
+            return t.fail(asker, "TRY_AGAIN", "the same is being put on record");
+        }
         if apply.moves_digest.as_ref().is_some_and(|d| *d != plan.moves_digest) {
             let was = apply.epoch.map_or_else(String::new, |e| format!(" at epoch {e}"));
             let failure = Failure::new("STALE_PLAN", format!("the plan made{was} would do something else now"));

@@ -156,6 +156,7 @@ impl State {
         let mut tallies: BTreeMap<Ref, Tally> = dead.keys().map(|d| (d.clone(), Tally::default())).collect();
         let mut orphaned = 0u64;
         let mut primaries = self.primaries();
+        let former = self.buried.back().cloned();
         for slot in &mut self.cfg.slots {
             let before = slot.primary.clone();
             let burial = slots::bury(Arc::make_mut(slot), cx.index, &dead, avoid, by_plan, &mut primaries);
@@ -164,6 +165,10 @@ impl State {
                 (Burial::Promoted, Some(tally)) => tally.promoted += 1,
                 (Burial::Orphaned, tally) => {
                     orphaned += 1;
+                    if mutant::is(Mutant::FormerMemberReturns) {
+                        let slot = Arc::make_mut(slot);
+                        slot.last_holder = former.clone().or(slot.last_holder.take());
+                    }
                     if let Some(tally) = tally {
                         tally.orphaned += 1;
                     }

@@ -118,6 +118,19 @@ fn a_drained_node_leaves_and_nothing_dies() {
     }
 }
 
+/// A node says it when it is told to end, and again with its next heartbeat: the first may not be on record by then.
+#[test]
+fn asked_twice_at_once_a_node_leaves_once() {
+    let mut w = World::formed(3, 4);
+    let mut ask = |envelope: u64| {
+        let message = Message::ShutdownCache(ShutdownCache { node: id(2), cfg_index: 0 });
+        let event = Event::Operator { conn: OPERATOR, id: envelope, by: "n2".into(), message };
+        let commands = w.brain.step(w.now, &w.state, 0, event);
+        commands.iter().filter(|c| matches!(c, Command::Propose { .. })).count()
+    };
+    assert_eq!((ask(5), ask(6)), (1, 0));
+}
+
 #[test]
 fn down_to_one_and_no_further() {
     let mut w = World::formed(1, 3);
