@@ -36,6 +36,9 @@ const ASK_MAX: Duration = Duration::from_millis(800);
 /// leaves it a twentieth of two cores.
 const RECOVERY: Duration = Duration::from_secs(180);
 
+/// Of each process's log, a failed test shows so much.
+const LOG_LINES: usize = 150;
+
 /// What a test's cluster consists of.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -465,7 +468,11 @@ impl Drop for Fleet {
                 if f.path().extension().is_some_and(|e| e == "log") {
                     let text = std::fs::read_to_string(f.path()).unwrap_or_default();
                     let lines: Vec<&str> = text.lines().collect();
-                    eprintln!("--- {}\n{}", f.path().display(), lines[lines.len().saturating_sub(40)..].join("\n"));
+                    eprintln!(
+                        "--- {}\n{}",
+                        f.path().display(),
+                        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+                    );
                 }
             }
         }

@@ -143,7 +143,7 @@ pub async fn run(node: Arc<Node>, home: HomeId, masters: &mut Masters) -> Ended 
                     debug!(from = %addr, %to, "following the leader");
                     masters.follow(to);
                 }
-                Ok(Next::Leave) => {}
+                Ok(Next::Leave) => debug!(%addr, "leaving this master for another"),
                 Ok(Next::End(why)) => return why,
                 Err(e) => debug!(%addr, error = %e, "master connection ended"),
             },
@@ -358,9 +358,9 @@ impl<'a> Talk<'a> {
                 let to = self.masters.learn(&m);
                 return match to {
                     Some(to) if to != self.addr => Some(Next::Go(to)),
-                    // Nobody leads, or not yet: another master may know more.
-                    None if m.leader.is_none() => Some(Next::Leave),
-                    _ => {
+                    // Nobody leads, or not yet, or one that is known to lead no more: another master may know more.
+                    None => Some(Next::Leave),
+                    Some(_) => {
                         // It is the one, but was not ready when asked.
                         self.register_soon = !*self.registered;
                         None

@@ -13,7 +13,8 @@ impl Brain {
     /// configuration it then pulls.
     pub(super) fn keep_alive(&mut self, t: &mut Turn<'_>, asker: Asker, at: Mono, msg: KeepAlive) {
         let (now, state) = (t.now, t.state);
-        let Some(leader) = self.leading(now).cloned() else { return };
+        // Said at once: a node that waits here for an ack is silent to the leader meanwhile.
+        let Some(leader) = self.leading(now).cloned() else { return t.redirect(asker) };
         // A clock read before this step can't be ahead of it; if it is, it is no receipt.
         let at = at.min(now);
         let live = self.heartbeats.beat(&msg.node, asker.conn, at, msg.cfg_index, msg.stats);

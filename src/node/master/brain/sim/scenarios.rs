@@ -359,7 +359,8 @@ fn without_a_majority_it_neither_acknowledges_nor_decides() {
             proposals += said.iter().filter(|c| matches!(c, Command::Propose { .. })).count();
             let me = w.state.cfg.current(&id(1)).unwrap();
             let msg = KeepAlive { node: me, cfg_index: 1, leader: None, stats: NodeStats::default() };
-            assert!(w.brain.step(now, &w.state, 0, Event::KeepAlive { conn: 1, id: 1, at: now, msg }).is_empty());
+            let said = w.brain.step(now, &w.state, 0, Event::KeepAlive { conn: 1, id: 1, at: now, msg });
+            assert!(matches!(said[..], [Command::Redirect { conn: 1, id: 1 }]), "{said:?}");
         }
     }
     assert_eq!(proposals, 0);
