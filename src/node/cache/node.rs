@@ -373,6 +373,8 @@ impl Node {
             match &s.primary {
                 Some(p) if *p == self.me => mine += 1,
                 Some(p) if s.replica(&self.me).is_some() => *theirs.entry(p).or_default() += 1,
+                // Nobody else has it: what a last holder evicts before it is back is lost.
+                None if s.last_holder.as_ref() == Some(&self.me) => mine += 1,
                 _ => {}
             }
         }
