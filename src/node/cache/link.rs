@@ -356,6 +356,31 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_from_before_a_death_says_nothing_of_shares_after_it() {
+        let node = node();
+        node.absorb(&view(1, NodeState::Up));
+        let before = node.known_peer(&life("n2")).unwrap();
+        let mut receiver = Receiver::welcome(node.clone(), before, Arc::default(), 0, Inbox::default());
+        let told = |r: &mut Receiver| {
+            r.out.clear();
+            r.tell_quota();
+            match frame::take(&r.out) {
+                Ok(Some((Frame::Quota { cfg_index, .. }, _))) => Some(cfg_index),
+                _ => None,
+            }
+        };
+        assert_eq!(told(&mut receiver), Some(1));
+        // It is declared dead and comes back: what it may use is told by its new connection alone.
+        node.absorb(&view(2, NodeState::Dead));
+        node.absorb(&view(3, NodeState::Up));
+        assert!(receiver.is_over());
+        assert_eq!(told(&mut receiver), None, "a share of nothing would cost it its keys");
+        let after = node.known_peer(&life("n2")).unwrap();
+        let mut receiver = Receiver::welcome(node.clone(), after, Arc::default(), 0, Inbox::default());
+        assert_eq!(told(&mut receiver), Some(3));
+    }
+
+    #[test]
     fn nobodys_keys_go_while_a_peer_makes_room() {
         let node = node();
         let replica = |id: &str| Replica { node: life(id), since: 1 };

@@ -357,6 +357,8 @@ impl Node {
                 p.wake.notify_one();
                 p.beacon_wake.notify_one();
                 p.copy_wake.notify_one();
+                // The connection from it ends too: it speaks of a life that is over.
+                p.quota_wake.notify_one();
             }
             keep || p.promised() > now
         });
@@ -381,7 +383,9 @@ impl Node {
         let all = mine + theirs.values().sum::<u64>();
         let share = |slots: u64| (u128::from(self.config.memory) * u128::from(slots) / u128::from(all.max(1))) as u64;
         for p in self.peers() {
-            lock(&p.quota).target = theirs.get(&p.node).map_or(0, |&n| share(n));
+            let mut quota = lock(&p.quota);
+            quota.target = theirs.get(&p.node).map_or(0, |&n| share(n));
+            quota.view = view.cfg_index;
         }
         self.own_quota.store(share(mine), Ordering::Relaxed);
         self.quotas_of.store(view.cfg_index, Ordering::Release);

@@ -255,8 +255,10 @@ pub struct Granted {
     pub held: u64,
     /// The last told.
     pub told: u64,
-    /// What the present slot table gives it.
+    /// What the slot table of `view` gives it.
     pub target: u64,
+    /// The configuration that `target` follows from; 0: none yet, nothing is to be told.
+    pub view: u64,
 }
 
 impl Peer {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::node::{Inbound, Node};
-use super::peer::PeerRef;
+use super::peer::{Granted, PeerRef};
 use super::shard::lock;
 use super::wire::{self, Inbox};
 use crate::proto::frame::{self, BadFrame, Frame, Refusal, Stream};
@@ -99,6 +99,9 @@ impl Replica {
 
     async fn run(mut self, stream: TcpStream) -> io::Result<()> {
         loop {
+            if self.is_over() {
+                return Ok(());
+            }
             self.tell_quota();
             while !self.out.is_empty() {
                 match stream.try_write(&self.out) {
@@ -106,9 +109,6 @@ impl Replica {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
                     Err(e) => return Err(e),
                 }
-            }
-            if self.is_over() {
-                return Ok(());
             }
             tokio::select! {
                 ready = stream.ready(Interest::READABLE) => {
@@ -144,11 +144,12 @@ impl Replica {
     /// Tells the peer its quota, if that changed.
     pub fn tell_quota(&mut self) {
         let quota = *lock(&self.peer.quota);
-        let cfg_index = self.node.quotas_of();
-        let now = Some((quota.told, quota.target, cfg_index));
-        if cfg_index > 0 && self.told != now {
+        let now = Some((quota.told, quota.target, quota.view));
+        // What a share follows from is kept with it: a share of nothing, said of a view that gives one, would cost the peer its keys.
+        if quota.view > 0 && self.told != now {
             self.told = now;
-            frame::put(&mut self.out, &Frame::Quota { bytes: quota.told, target: quota.target, cfg_index });
+            let Granted { told, target, view, .. } = quota;
+            frame::put(&mut self.out, &Frame::Quota { bytes: told, target, cfg_index: view });
         }
     }
 
