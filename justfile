@@ -26,6 +26,10 @@ bench:
 recovery *PARTS:
     cargo bench --locked --bench recovery -- {{PARTS}}
 
+# Scale-out and scale-in with a million keys under paced load: what clients notice, how fast data moves.
+moves:
+    cargo bench --locked --bench moves
+
 # The parts by themselves: the planner's figures, the codec, the store.
 bench-parts:
     cargo bench --locked --bench plan --bench codec --bench store

@@ -110,7 +110,7 @@ fn run(case: &Case, rounds: u64) {
     let mut asked = 0;
     let mut ask = |bytes: &[u8], commands: u64| {
         session.feed(bytes);
-        assert!(session.turn(), "nothing lapses without peers");
+        assert!(session.turn(node.turn()), "nothing lapses without peers");
         replies.clear();
         session.output_to(&mut replies);
         assert!(replies.first().is_some_and(|b| *b != b'-'), "{:?}", String::from_utf8_lossy(&replies));

@@ -8,7 +8,7 @@ pub enum Mutant {
     AckBeforeBackup,
     /// A primary drops a backup that is silent, by itself.
     SoloByItself,
-    /// After executing nobody looks whether the lease still holds.
+    /// Leases are looked at before a command is read from its connection, and not after it ran.
     NoLeaseCheckAfterRead,
     /// Reads leave before what they rest on is confirmed.
     NoReadGating,

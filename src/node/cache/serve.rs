@@ -183,7 +183,8 @@ impl Connection {
     async fn run(&mut self) -> io::Result<()> {
         let mut eof = false;
         loop {
-            if !self.session.turn() {
+            let turn = self.session.core.node.turn();
+            if !self.session.turn(turn) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             let core = &mut self.session.core;
@@ -290,10 +291,9 @@ impl Session {
         self.core.reads()
     }
 
-    /// One loop turn: lets go of replies that are decided, runs what came in. False: the lease lapsed while commands ran, what
-    /// they read may be stale, and nothing of this turn may leave.
-    pub fn turn(&mut self) -> bool {
-        let turn = self.core.node.turn();
+    /// One loop turn at the time given: lets go of replies that are decided, runs what came in. False: the lease lapsed while
+    /// commands ran, what they read may be stale, and nothing of this turn may leave.
+    pub fn turn(&mut self, turn: Turn) -> bool {
         self.core.release(turn);
         let until = self.execute(turn);
         let now = Mono::now();

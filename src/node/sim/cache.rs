@@ -20,7 +20,7 @@ use crate::node::cache::node::{Inbound, Node};
 use crate::node::cache::peer::PeerRef;
 use crate::node::cache::replica::{CATCH_UP, Replica};
 use crate::node::cache::serve::Session;
-use crate::node::cache::shard::lock;
+use crate::node::cache::shard::{Turn, lock};
 use crate::node::cache::slot::Leased;
 use crate::node::cache::store::Store;
 use crate::node::cache::wire::{GREETING_MAX, Inbox};
@@ -54,7 +54,7 @@ pub struct Proc {
     pub gen_no: u64,
     pub life: Option<Box<Life>>,
     pub standby: bool,
-    masters: Masters,
+    pub masters: Masters,
     slots: usize,
     /// The highest leader it has heard of, to see that this never falls.
     pub led_by: Option<crate::proto::id::LeaderId>,
@@ -136,6 +136,16 @@ struct Talker {
     client: u64,
     waiter: Arc<crate::node::cache::clients::Client>,
     unread: Vec<u8>,
+    /// The clocks as it last looked at them.
+    looked: Turn,
+}
+
+impl Talker {
+    fn turn(&mut self, node: &Node) -> bool {
+        let before = std::mem::replace(&mut self.looked, node.turn());
+        let stale = mutant::is(Mutant::NoLeaseCheckAfterRead);
+        self.session.turn(if stale { before } else { self.looked })
+    }
 }
 
 pub fn addr(ix: usize) -> (String, String) {
@@ -668,12 +678,13 @@ impl Life {
         let node = self.node.clone();
         match packet {
             Packet::Dial(Hello::Client) => {
-                let now_ms = node.turn().now.mono_ms;
-                match node.clients.admit(1000, "c".into(), "n".into(), 0, now_ms) {
+                let looked = node.turn();
+                match node.clients.admit(1000, "c".into(), "n".into(), 0, looked.now.mono_ms) {
                     Some((state, client)) => {
                         let id = state.id;
                         let session = Session::new(node, state, client.clone());
-                        self.sessions.insert(conn, Talker { session, client: id, waiter: client, unread: Vec::new() });
+                        let talker = Talker { session, client: id, waiter: client, unread: Vec::new(), looked };
+                        self.sessions.insert(conn, talker);
                     }
                     None => net.close(conn, 1, net.now),
                 }
@@ -792,7 +803,7 @@ impl Life {
                 t.session.feed(&t.unread);
                 t.unread.clear();
             }
-            if !t.session.turn() {
+            if !t.turn(&self.node) {
                 let who = p.who();
                 net.note(None, || format!("{who}: a lease lapsed while commands ran"));
                 if let Some(t) = self.sessions.remove(&conn) {
@@ -814,7 +825,7 @@ impl Life {
 
     fn talkers(&mut self, net: &mut Net) {
         for (conn, t) in &mut self.sessions {
-            if t.session.turn() {
+            if t.turn(&self.node) {
                 let out = t.session.output();
                 if !out.is_empty() {
                     net.send(*conn, 1, Packet::Bytes(out), net.now);

@@ -35,7 +35,7 @@ pub struct Master {
     /// Entries applied.
     applied: usize,
     /// What Raft last told its brain.
-    led: Option<LeaderId>,
+    pub led: Option<LeaderId>,
     /// Who it thinks leads.
     knows: Option<LeaderId>,
     announced: Option<LeaderId>,

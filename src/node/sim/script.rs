@@ -4,6 +4,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::check::Violation;
+use super::fault::Fault;
 use super::linear::Op;
 use super::net::{MS, Who};
 use super::world::{Shape, World};
@@ -13,7 +14,7 @@ use crate::node::cache::slot::{Serving, Stage};
 use crate::node::clock::simulated;
 use crate::node::master::entry::{Act, Change, Entry, HandedOut, Run, SlotChange};
 use crate::node::mutant::{self, Mutant};
-use crate::proto::control::{Message, RefreshIp};
+use crate::proto::control::{Message, RefreshIp, RefreshMaster};
 use crate::proto::id::Ref;
 use crate::proto::slot::Slot;
 use crate::proto::view::{SlotState, View};
@@ -21,21 +22,38 @@ use crate::proto::view::{SlotState, View};
 type Done = Result<(), Violation>;
 type Schedule = fn(&mut Script<'_>) -> Done;
 
-/// All of them: the rule that forbids a bad end, and what that is.
-pub const SCRIPTS: &[(&str, Mutant, &str, Schedule)] = &[
-    ("an empty hand-out without a wait", Mutant::NoWaitAfterHandOut, "I1", empty_hand_out),
-    ("a promotion chain faster than the promise", Mutant::ReadyUnderPromise, "I1", promotion_chain),
-    ("a lease from a peer behind pterm", Mutant::LeaseBehindPterm, "I1", lease_behind_pterm),
-    ("LEARNER_READY without since", Mutant::ReadyWithoutSince, "I3", ready_without_since),
-    ("RELINQUISH without cver", Mutant::OldRelinquish, "I7", old_relinquish),
-    ("no wait, remembered", Mutant::NoWaitRemembered, "I1", no_wait_remembered),
-    ("a copy session by node alone", Mutant::SessionByNode, "I3", session_by_node),
-    ("a copy restarted after LEARNER_READY", Mutant::RestartCopy, "I7", restarted_copy),
-    ("a fenced holder wipes", Mutant::FencedHolderWipes, "I3", fenced_holder),
-    ("a former member comes back", Mutant::FormerMemberReturns, "panicked", former_member),
-    ("a write before the promise is over", Mutant::NoPromiseWait, "I1", write_under_promise),
-    ("survivors keep their tails", Mutant::KeepTails, "I7", tails),
-    ("an empty ack_set after losing the slot", Mutant::EmptyAckSet, "not linearizable", empty_ack_set),
+/// One of them.
+pub struct Scripted {
+    pub name: &'static str,
+    /// The rule that forbids a bad end.
+    pub rule: Mutant,
+    /// What that is.
+    pub end: &'static str,
+    masters: usize,
+    schedule: Schedule,
+}
+
+const fn one(name: &'static str, rule: Mutant, end: &'static str, schedule: Schedule) -> Scripted {
+    Scripted { name, rule, end, masters: 1, schedule }
+}
+
+/// All of them.
+pub const SCRIPTS: &[Scripted] = &[
+    one("an empty hand-out without a wait", Mutant::NoWaitAfterHandOut, "I1", empty_hand_out),
+    one("a promotion chain faster than the promise", Mutant::ReadyUnderPromise, "I1", promotion_chain),
+    one("a lease from a peer behind pterm", Mutant::LeaseBehindPterm, "I1", lease_behind_pterm),
+    one("LEARNER_READY without since", Mutant::ReadyWithoutSince, "I3", ready_without_since),
+    one("RELINQUISH without cver", Mutant::OldRelinquish, "I7", old_relinquish),
+    one("no wait, remembered", Mutant::NoWaitRemembered, "I1", no_wait_remembered),
+    one("a copy session by node alone", Mutant::SessionByNode, "I3", session_by_node),
+    one("a copy restarted after LEARNER_READY", Mutant::RestartCopy, "I7", restarted_copy),
+    one("a fenced holder wipes", Mutant::FencedHolderWipes, "I3", fenced_holder),
+    one("a former member comes back", Mutant::FormerMemberReturns, "panicked", former_member),
+    one("a write before the promise is over", Mutant::NoPromiseWait, "I1", write_under_promise),
+    one("survivors keep their tails", Mutant::KeepTails, "I7", tails),
+    one("an empty ack_set after losing the slot", Mutant::EmptyAckSet, "not linearizable", empty_ack_set),
+    one("configurations from masters only", Mutant::PullFromMastersOnly, "in vain for N2 to serve", masters_gone),
+    Scripted { masters: 3, ..one("a lower leader", Mutant::LowerLeader, "I5", lower_leader) },
 ];
 
 /// A world at rest, and the hand that moves it.
@@ -46,13 +64,14 @@ pub struct Script<'w> {
 }
 
 /// Plays a schedule, with a rule off or none, and lets the world come to rest; the trace as well.
-pub fn perform(schedule: Schedule, seed: u64, mutant: Option<Mutant>) -> (Done, Vec<String>) {
+pub fn perform(script: &Scripted, seed: u64, mutant: Option<Mutant>) -> (Done, Vec<String>) {
     mutant::set(mutant);
-    let shape = Shape { slots: 1, nodes: 3, masters: 1, clients: 1, keys_per_slot: 1, drift: 0.0, freeze: 0.0 };
+    let masters = script.masters;
+    let shape = Shape { slots: 1, nodes: 3, masters, clients: 1, keys_per_slot: 1, drift: 0.0, freeze: 0.0 };
     let mut w = World::new(seed, shape, true);
     let played = catch_unwind(AssertUnwindSafe(|| {
         let mut s = Script::begin(&mut w)?;
-        schedule(&mut s)?;
+        (script.schedule)(&mut s)?;
         s.end()
     }));
     simulated::set(None);
@@ -102,7 +121,7 @@ impl<'w> Script<'w> {
         self.w.masters.lets = None;
         self.w.heal();
         for n in 0..3 {
-            self.w.strike(super::fault::Fault::Start(n));
+            self.w.strike(Fault::Start(n));
         }
         self.run(10_000)?;
         self.w.give_up_holders();
@@ -157,7 +176,7 @@ impl<'w> Script<'w> {
     }
 
     fn kill(&mut self, n: usize) {
-        self.w.strike(super::fault::Fault::Kill(self.n[n - 1]));
+        self.w.strike(Fault::Kill(self.n[n - 1]));
     }
 
     fn client(&mut self, n: usize, op: Op) {
@@ -221,7 +240,11 @@ impl<'w> Script<'w> {
 
     /// Somebody hands it a view.
     fn tell(&mut self, n: usize, view: View) -> Done {
-        let m = Message::RefreshIp(RefreshIp { have: 0, iplist: Vec::new(), view: Some(view) });
+        self.say(n, Message::RefreshIp(RefreshIp { have: 0, iplist: Vec::new(), view: Some(view) }))
+    }
+
+    /// Its master says something.
+    fn say(&mut self, n: usize, m: Message) -> Done {
         let (w, n) = (&mut *self.w, self.n[n - 1]);
         w.nodes[n].told(&mut w.net, m);
         w.touched = Some(n);
@@ -427,4 +450,37 @@ fn empty_ack_set(s: &mut Script<'_>) -> Done {
     let n1 = s.life(1);
     s.commit(s.change(Change::Depose { node: n1 }))?;
     s.run(1000)
+}
+
+// 14. N2 leads and alone knows it; then there are no masters, and the lease that it needs is N1's, who is behind.
+fn masters_gone(s: &mut Script<'_>) -> Done {
+    s.relinquished()?;
+    let n2 = s.life(2);
+    s.log(s.change(Change::Switch { to: n2 }))?;
+    s.tell(2, s.view())?;
+    s.w.strike(Fault::KillMaster(0));
+    s.until(1500, "N2 to serve", |s| s.serves(2))
+}
+
+// 15. N1 follows a new leader, loses it, and finds the former one, which does not know it yet.
+fn lower_leader(s: &mut Script<'_>) -> Done {
+    let old = s.w.masters.leads(&s.w.net).unwrap();
+    let (new, third) = ((old + 1) % 3, (old + 2) % 3);
+    s.cut(Who::Master(old), Who::Master(new));
+    s.cut(Who::Master(old), Who::Master(third));
+    s.run(50)?;
+    s.w.masters.elect(&mut s.w.net, new);
+    s.run(50)?;
+    let leader = s.w.masters.all[new].led.clone();
+    assert!(leader.is_some(), "elected, and knows it");
+    let addr = Some(format!("m{}:1", new + 1));
+    s.say(1, Message::RefreshMaster(RefreshMaster { leader: leader.clone(), addr, masters: Vec::new() }))?;
+    s.until(200, "the new leader's ack", |s| s.w.nodes[s.n[0]].led_by == leader)?;
+    for m in [new, third] {
+        s.cut(s.who(1), Who::Master(m));
+    }
+    // The next that it tries.
+    s.w.nodes[s.n[0]].masters.follow(format!("m{}:1", old + 1));
+    s.w.net.break_between(s.who(1), Who::Master(new));
+    s.run(1500)
 }

@@ -1,0 +1,339 @@
+//! Scale-out and scale-in under paced load: what clients notice, and how fast data moves. `cargo bench --bench moves`.
+//!
+//! A round is a fresh cluster of three masters and three nodes with `MOVES_KEYS` (1,000,000) keys of 100 bytes, under
+//! `MOVES_RATE` (5,000) operations a second in all, half of them writes: `add`, `add`, `remove`, `remove`, one after the other.
+//! `MOVES_ROUNDS` (5) rounds; medians over them. Latency is counted from when an operation was due (open loop).
+//!
+//! A client follows MOVED once, and then asks for the slot map again as real clients do; every other error counts. A round fails
+//! if a client met an error or an acknowledged write is gone, if other slots moved than were planned, or if what an operation
+//! says of itself ever falls or ends elsewhere than at all of it.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{JoinHandle, sleep};
+use std::time::{Duration, Instant};
+
+use cachectl::proto::slot::{SLOTS, Slot};
+use cachectl::proto::value::Value;
+use common::{Cluster, Raw, text, wait_for};
+use serde_json::Value as Json;
+
+const CLIENTS: usize = 16;
+const SIZE: usize = 100;
+/// The load alone, before anything moves.
+const QUIET: Duration = Duration::from_secs(10);
+/// Between two looks at an operation.
+const LOOK: Duration = Duration::from_millis(200);
+/// A client asks for the slot map at most so often.
+const MAP_EVERY: Duration = Duration::from_millis(100);
+/// The four steps of a round: command, its argument, nodes before and after.
+const STEPS: [(&str, &str, u32, u32); 4] =
+    [("add", "1", 3, 4), ("add", "1", 4, 5), ("remove", "n5", 5, 4), ("remove", "n4", 4, 3)];
+const PHASES: usize = STEPS.len() + 1;
+/// What a client's p99 during a move may come to (issue: reconfiguration, line 4), milliseconds.
+const P99_MAX_MS: f64 = 3.0;
+
+fn key(n: usize) -> String {
+    format!("key:{n:012}")
+}
+
+fn value(n: usize, version: u64) -> Vec<u8> {
+    format!("{n}:{version}:{:x>SIZE$}", "").into_bytes()[..SIZE].to_vec()
+}
+
+struct Client {
+    nodes: Vec<SocketAddr>,
+    open: HashMap<SocketAddr, Raw>,
+    slots: Vec<SocketAddr>,
+    mapped: Instant,
+}
+
+impl Client {
+    fn new(nodes: Vec<SocketAddr>) -> Client {
+        let mut c = Client { slots: vec![nodes[0]; SLOTS], nodes, open: HashMap::new(), mapped: Instant::now() };
+        c.map(c.nodes[0]).expect("a slot map");
+        c
+    }
+
+    fn at(&mut self, addr: SocketAddr, args: &[&[u8]]) -> Result<Value, String> {
+        let mut conn = match self.open.remove(&addr) {
+            Some(c) => c,
+            None => Raw::connect(addr).map_err(|e| format!("connect {addr}: {e}"))?,
+        };
+        let answer = conn.call(args).map_err(|e| format!("{addr}: {e}"))?;
+        self.open.insert(addr, conn);
+        Ok(answer)
+    }
+
+    /// Takes a node's slot map.
+    fn map(&mut self, from: SocketAddr) -> Result<(), String> {
+        self.mapped = Instant::now();
+        let Value::Array(ranges) = self.at(from, &[b"CLUSTER", b"SLOTS"])? else { return Err("no slot map".into()) };
+        for r in &ranges {
+            let Value::Array(r) = r else { continue };
+            let (Value::Int(first), Value::Int(last), Value::Array(primary)) = (&r[0], &r[1], &r[2]) else { continue };
+            let (Value::Bulk(host), Value::Int(port)) = (&primary[0], &primary[1]) else { continue };
+            let addr = format!("{}:{port}", String::from_utf8_lossy(host)).parse().map_err(|e| format!("{e}"))?;
+            self.slots[*first as usize..=*last as usize].fill(addr);
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, key: &[u8], args: &[&[u8]]) -> Result<Value, String> {
+        let slot = Slot::of_key(key).ix();
+        let answer = self.at(self.slots[slot], args)?;
+        let Value::Error(e) = &answer else { return Ok(answer) };
+        let to = e.strip_prefix("MOVED ").and_then(|_| e.rsplit(' ').next()).and_then(|a| a.parse().ok());
+        let to: SocketAddr = to.ok_or_else(|| e.to_string())?;
+        let answer = self.at(to, args)?;
+        if let Value::Error(again) = answer {
+            return Err(format!("{e}, then {again}"));
+        }
+        self.slots[slot] = to;
+        if self.mapped.elapsed() > MAP_EVERY {
+            self.map(to)?;
+        }
+        Ok(answer)
+    }
+}
+
+/// What a client saw: microseconds by phase, errors, and what it wrote last.
+#[derive(Default)]
+struct Seen {
+    latencies: [Vec<u32>; PHASES],
+    errors: Vec<String>,
+    acked: HashMap<usize, u64>,
+}
+
+struct Load {
+    stop: Arc<AtomicBool>,
+    phase: Arc<AtomicUsize>,
+    threads: Vec<JoinHandle<Seen>>,
+}
+
+impl Load {
+    fn start(c: &Cluster, keys: usize, rate: usize) -> Load {
+        let (stop, phase) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let every = Duration::from_secs(1) * CLIENTS as u32 / rate as u32;
+        let nodes: Vec<SocketAddr> = (1..=3).map(|n| c.node_addr(n)).collect();
+        let threads = (0..CLIENTS)
+            .map(|w| {
+                let (stop, phase, mut client) = (stop.clone(), phase.clone(), Client::new(nodes.clone()));
+                std::thread::spawn(move || {
+                    let mut seen = Seen::default();
+                    let mut random = 0x9e37_79b9_u64 + w as u64;
+                    let mut due = Instant::now() + every * w as u32 / CLIENTS as u32;
+                    for version in 1.. {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        due += every;
+                        sleep(due.saturating_duration_since(Instant::now()));
+                        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        // Each client has keys of its own, so that it knows what it must read.
+                        let n = (random >> 33) as usize % (keys / CLIENTS) * CLIENTS + w;
+                        if let Err(e) = one(&mut client, n, version, &mut seen) {
+                            seen.errors.push(format!("{}: {e}", key(n)));
+                        }
+                        let took = due.elapsed().as_micros().min(u128::from(u32::MAX)) as u32;
+                        seen.latencies[phase.load(Ordering::Relaxed)].push(took);
+                    }
+                    seen
+                })
+            })
+            .collect();
+        Load { stop, phase, threads }
+    }
+
+    fn end(self) -> Seen {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut all = Seen::default();
+        for t in self.threads {
+            let seen = t.join().expect("a client");
+            all.acked.extend(seen.acked);
+            all.errors.extend(seen.errors);
+            all.latencies.iter_mut().zip(seen.latencies).for_each(|(a, b)| a.extend(b));
+        }
+        all
+    }
+}
+
+/// One operation: a write, or a read of what is known of the key.
+fn one(client: &mut Client, n: usize, version: u64, seen: &mut Seen) -> Result<(), String> {
+    let key = key(n);
+    let key = key.as_bytes();
+    if version % 2 == 0 {
+        let v = value(n, version);
+        return match client.call(key, &[b"SET", key, &v])? {
+            Value::Simple(_) => {
+                seen.acked.insert(n, version);
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        };
+    }
+    match client.call(key, &[b"GET", key])? {
+        Value::Bulk(got) => match seen.acked.get(&n) {
+            Some(v) if got[..] != value(n, *v) => Err(format!("{got:?} is not what was written at {v}")),
+            None if got.len() != SIZE => Err(format!("{got:?} was never written")),
+            _ => Ok(()),
+        },
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn p99_ms(latencies: &mut [u32]) -> f64 {
+    latencies.sort_unstable();
+    latencies.get(latencies.len() * 99 / 100).map_or(0.0, |us| f64::from(*us) / 1000.0)
+}
+
+fn median(mut v: Vec<f64>) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v[v.len() / 2]
+}
+
+fn json(c: &Cluster, args: &[&str]) -> Result<Json, String> {
+    let out = c.run(args);
+    if !out.status.success() {
+        return Err(format!("{args:?}: {}{}", text(&out.stdout), text(&out.stderr)));
+    }
+    serde_json::from_slice(&out.stdout).map_err(|e| format!("{args:?}: {e}"))
+}
+
+fn number(v: &Json, path: &str) -> u64 {
+    v.pointer(path).and_then(Json::as_u64).unwrap_or(0)
+}
+
+/// Primary slots by node.
+fn primaries(s: &Json) -> HashMap<String, u64> {
+    let nodes = s["nodes"].as_array().into_iter().flatten();
+    nodes.map(|n| (n["id"].as_str().unwrap_or_default().to_owned(), number(n, "/primary_slots"))).collect()
+}
+
+/// What one operation came to.
+struct Moved {
+    seconds: f64,
+    keys: u64,
+    bytes: u64,
+}
+
+/// One step, watched to its end.
+fn step(c: &Cluster, command: &str, arg: &str) -> Result<Moved, String> {
+    let before = primaries(&json(c, &["status", "-o", "json"])?);
+    let began = Instant::now();
+    let accepted = json(c, &[command, arg, "--no-wait", "--yes", "-o", "json"])?;
+    let id = number(&accepted, "/operation").to_string();
+    let planned = number(&accepted, "/plan/slots_total");
+    let mut last = (0, 0);
+    let done = loop {
+        let s = json(c, &["ops", "show", &id, "-o", "json"])?["operation"].clone();
+        let now = (number(&s, "/slots_done"), number(&s, "/keys_done"));
+        if now.0 < last.0 || now.1 < last.1 || now.0 > planned || number(&s, "/slots_total") != planned {
+            return Err(format!("progress went from {last:?} to {s}, {planned} slots were planned"));
+        }
+        last = now;
+        match s["state"].as_str() {
+            Some("done") => break s,
+            Some("planned" | "running") => sleep(LOOK),
+            _ => return Err(format!("it is {s}")),
+        }
+    };
+    let seconds = began.elapsed().as_secs_f64();
+    if last.0 != planned || number(&done, "/bytes_left") != 0 {
+        return Err(format!("{planned} slot moves were planned: {done}"));
+    }
+    // What every node gained or lost is what the plan said.
+    let mut expected = before;
+    for m in accepted["plan"]["moves"].as_array().into_iter().flatten().filter(|m| m["role"] == "primary") {
+        let end = |f: &str| m[f].as_str().unwrap_or_default().to_owned();
+        *expected.entry(end("from")).or_default() -= number(m, "/slots");
+        *expected.entry(end("to")).or_default() += number(m, "/slots");
+    }
+    expected.retain(|_, n| *n > 0);
+    wait_for("the planned primaries", || {
+        let mut now = primaries(&c.status()?);
+        now.retain(|_, n| *n > 0);
+        (now == expected).then_some(())
+    });
+    c.wait_status("ok", |s| s["state"] == "ok");
+    Ok(Moved { seconds, keys: number(&done, "/keys_done"), bytes: number(&done, "/bytes_done") })
+}
+
+fn round(keys: usize, rate: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), String> {
+    let c = Cluster::up(&["--memory", "1gb"]);
+    let (n, size) = (keys.to_string(), SIZE.to_string());
+    let fill = ["bench", "--load", "--keys", &n, "--size", &size, "--requests", "1", "--pipeline", "16", "-q"];
+    json(&c, &[&fill[..], &["-o", "json"]].concat())?;
+    let load = Load::start(&c, keys, rate);
+    sleep(QUIET);
+    let mut moved = Vec::new();
+    for (ix, (command, arg, ..)) in STEPS.iter().enumerate() {
+        load.phase.store(ix + 1, Ordering::Relaxed);
+        moved.push(step(&c, command, arg)?);
+    }
+    let s = c.status().ok_or("no status")?;
+    let mut seen = load.end();
+    if number(&s, "/slots/lost_total") != 0 {
+        return Err(format!("{}", s["slots"]));
+    }
+    if !seen.errors.is_empty() {
+        return Err(format!("{} errors of clients: {:?}", seen.errors.len(), &seen.errors[..seen.errors.len().min(5)]));
+    }
+    let mut client = Client::new((1..=3).map(|n| c.node_addr(n)).collect());
+    for (n, version) in &seen.acked {
+        let key = key(*n);
+        match client.call(key.as_bytes(), &[b"GET", key.as_bytes()])? {
+            Value::Bulk(got) if got[..] == value(*n, *version) => {}
+            other => return Err(format!("{key}: {other:?}, not what was acknowledged at {version}")),
+        }
+    }
+    let operations: usize = seen.latencies.iter().map(Vec::len).sum();
+    let quiet = p99_ms(&mut seen.latencies[0]);
+    println!(
+        "  {operations} operations, {} keys written and read back, no error; quiet p99 {quiet:.2} ms",
+        seen.acked.len()
+    );
+    for (ix, m) in moved.iter().enumerate() {
+        let p99 = p99_ms(&mut seen.latencies[ix + 1]);
+        let (keys_s, mb_s) = (m.keys as f64 / m.seconds, m.bytes as f64 / m.seconds / 1e6);
+        let (command, arg, from, to) = STEPS[ix];
+        println!(
+            "    {command} {arg} ({from} to {to} nodes): {:.2} s, {} keys, {keys_s:.0} keys/s, {mb_s:.1} MB/s, p99 {p99:.2} ms",
+            m.seconds, m.keys
+        );
+        out[ix].push([m.seconds, keys_s, p99, quiet]);
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let var = |name: &str, own: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(own);
+    let (keys, rate, rounds) = (var("MOVES_KEYS", 1_000_000), var("MOVES_RATE", 5000), var("MOVES_ROUNDS", 5));
+    let mut out = vec![Vec::new(); STEPS.len()];
+    for n in 1..=rounds {
+        println!("round {n}: {keys} keys, {rate} operations a second");
+        if let Err(why) = round(keys, rate, &mut out) {
+            println!("  FAILED: {why}");
+            return ExitCode::FAILURE;
+        }
+    }
+    let mut failed = false;
+    for ((command, arg, from, to), rows) in STEPS.iter().zip(&out) {
+        let of = |i: usize| median(rows.iter().map(|r| r[i]).collect());
+        let (seconds, keys_s, p99, quiet) = (of(0), of(1), of(2), of(3));
+        let fits = p99 <= (3.0 * quiet).max(P99_MAX_MS);
+        failed |= !fits;
+        println!(
+            "{command} {arg} ({from} to {to} nodes), median of {rounds}: {seconds:.2} s, {keys_s:.0} keys/s, p99 {p99:.2} ms beside \
+             {quiet:.2} quiet: {}",
+            if fits { "within max(3 x quiet, 3 ms)" } else { "TOO LONG" }
+        );
+    }
+    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
