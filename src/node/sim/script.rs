@@ -53,6 +53,7 @@ pub const SCRIPTS: &[Scripted] = &[
     one("survivors keep their tails", Mutant::KeepTails, "I7", tails),
     one("an empty ack_set after losing the slot", Mutant::EmptyAckSet, "not linearizable", empty_ack_set),
     one("configurations from masters only", Mutant::PullFromMastersOnly, "in vain for N2 to serve", masters_gone),
+    one("a lease looked at before reading", Mutant::NoLeaseCheckAfterRead, "not linearizable", stale_clock),
     Scripted { masters: 3, ..one("a lower leader", Mutant::LowerLeader, "I5", lower_leader) },
 ];
 
@@ -462,7 +463,20 @@ fn masters_gone(s: &mut Script<'_>) -> Done {
     s.until(1500, "N2 to serve", |s| s.serves(2))
 }
 
-// 15. N1 follows a new leader, loses it, and finds the former one, which does not know it yet.
+// 15. N1 stands still; N2 is promoted and writes; then N1 reads what a client asked meanwhile.
+fn stale_clock(s: &mut Script<'_>) -> Done {
+    s.write(1)?;
+    let n1 = s.life(1);
+    s.isolate(1);
+    s.w.strike(Fault::Pause(s.who(1), 3000));
+    s.commit(s.dead(n1))?;
+    s.until(2000, "N2 to serve", |s| s.serves(2))?;
+    s.write(2)?;
+    s.client(1, Op::Get);
+    s.run(4000)
+}
+
+// 16. N1 follows a new leader, loses it, and finds the former one, which does not know it yet.
 fn lower_leader(s: &mut Script<'_>) -> Done {
     let old = s.w.masters.leads(&s.w.net).unwrap();
     let (new, third) = ((old + 1) % 3, (old + 2) % 3);
