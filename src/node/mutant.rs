@@ -34,6 +34,8 @@ pub enum Mutant {
     OldRelinquish,
     /// Having lost a slot is taken for having nobody to wait for.
     EmptyAckSet,
+    /// A registration ends the life that came before, whenever it was said.
+    LateRegistration,
     /// Who gets a slot empty serves at once.
     NoWaitAfterHandOut,
     /// Only the first effect of an item is applied.

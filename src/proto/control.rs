@@ -50,6 +50,8 @@ pub enum Message {
     AddCacheServer(AddCacheServer),
     /// The answer to it.
     Added(Added),
+    /// leader → node, instead of ADDED: another life of this name came first.
+    LastLife(LastLife),
     /// Ask for (empty `view`) or bring the configuration.
     RefreshIp(RefreshIp),
     /// any master → anyone: who leads.
@@ -143,6 +145,17 @@ pub struct AddCacheServer {
     /// Hold nothing until added by name.
     #[serde(default)]
     pub standby: bool,
+    /// The life of this name that it follows, as LAST_LIFE said; none if it heard of none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Incarnation>,
+}
+
+/// The last life of a name that the masters know. Who lives says that it follows that one; what a process said before it died,
+/// and is read only now, ends nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastLife {
+    /// Name and life.
+    pub node: Ref,
 }
 
 /// A member in the original design's `iplist`.
@@ -302,6 +315,7 @@ kinds! {
     KeepAliveAck = "KEEP_ALIVE_ACK",
     AddCacheServer = "ADD_CACHE_SERVER",
     Added = "ADDED",
+    LastLife = "LAST_LIFE",
     RefreshIp = "REFRESH_IP",
     RefreshMaster = "REFRESH_MASTER",
     LearnerReady = "LEARNER_READY",

@@ -135,11 +135,11 @@ fn s26_a_masters_log_disk_is_full_and_a_log_has_a_torn_tail() {
     let full = &disks[f.masters().iter().position(|m| *m == old).expect("a master")];
     full.fill();
     // Every entry needs room: lives of a node that is on standby and never beats.
-    let mut life = 0;
+    let (mut life, mut last) = (0, None);
     while f.runs(&old) {
         life += 1;
         assert!(life < 5000, "{old} still runs on a full disk");
-        stranger(&f, life);
+        last = stranger(&f, life, last);
     }
     assert_ne!(f.wait_end(&old), Some(0));
     let log = f.log(&old);
@@ -251,7 +251,8 @@ fn s31_leader_killed_between_two_refresh_ip_then_all_masters() {
 }
 
 /// A standby node that never was, in another life each time: an entry of the log.
-fn stranger(f: &Fleet, life: u64) {
+/// Takes the last life that the masters know, and returns it as it is then.
+fn stranger(f: &Fleet, life: u64, mut last: Option<Incarnation>) -> Option<Incarnation> {
     let node = Ref { id: NodeId::new("stranger").expect("a name"), incarnation: Incarnation(life) };
     let message = Message::AddCacheServer(AddCacheServer {
         node,
@@ -261,10 +262,16 @@ fn stranger(f: &Fleet, life: u64) {
         zone: String::new(),
         weight: 1.0,
         standby: true,
+        follows: last,
     });
     for m in f.masters() {
-        f.ask_from("c2", "stranger", &m, &message);
+        match f.ask_from("c2", "stranger", &m, &message) {
+            Some(Message::Added(_)) => last = Some(Incarnation(life)),
+            Some(Message::LastLife(other)) => last = Some(other.node.incarnation),
+            _ => {}
+        }
     }
+    last
 }
 
 /// A small disk of its own.

@@ -19,7 +19,7 @@ use crate::proto::control::{
     AddCacheServer, Complain, KeepAlive, LearnerReady, Message, RefreshIp, RefreshMaster, Relinquish, ShutdownCache,
     StopOrder,
 };
-use crate::proto::id::{HomeId, LeaderId, NodeId, Ref};
+use crate::proto::id::{HomeId, Incarnation, LeaderId, NodeId, Ref};
 use crate::proto::net::conn::{Conn, ConnError, LineReader, LineWriter};
 use crate::proto::slot::Slot;
 use crate::proto::stats::{CopyStats, NodeStats};
@@ -74,12 +74,14 @@ pub struct Masters {
     hint: Option<String>,
     /// Since when they say that another live node has this one's name.
     in_use_since: Option<Mono>,
+    /// The last life of this name that they told of.
+    last_life: Option<Incarnation>,
 }
 
 impl Masters {
     /// Those given at the start.
     pub fn new(addrs: Vec<String>) -> Self {
-        Self { addrs, next: 0, leader: None, hint: None, in_use_since: None }
+        Self { addrs, next: 0, leader: None, hint: None, in_use_since: None, last_life: None }
     }
 
     /// Where to try next.
@@ -312,6 +314,7 @@ impl<'a> Talk<'a> {
             zone: c.zone.clone(),
             weight: c.weight,
             standby: c.standby,
+            follows: self.masters.last_life,
         }));
     }
 
@@ -340,6 +343,10 @@ impl<'a> Talk<'a> {
                 info!(cluster = %a.cluster_id, epoch = a.view.cfg_index, "registered");
                 self.node.absorb(&a.view);
                 self.beat();
+            }
+            Message::LastLife(last) if last.node.id == self.node.me.id && last.node != self.node.me => {
+                self.masters.last_life = Some(last.node.incarnation);
+                self.register();
             }
             Message::KeepAliveAck(ack) => {
                 if Some(&ack.leader) < self.masters.leader.as_ref() && !mutant::is(Mutant::LowerLeader) {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::proto::error::Failure;
 use crate::proto::event::{Event, Severity};
-use crate::proto::id::{ClusterId, HomeId, LeaderId, NodeId, Ref};
+use crate::proto::id::{ClusterId, HomeId, Incarnation, LeaderId, NodeId, Ref};
 use crate::proto::operation::OperationKind;
 use crate::proto::plan::Move;
 use crate::proto::slot::Slot;
@@ -191,6 +191,9 @@ pub struct Registration {
     /// Hold nothing until added by name.
     #[serde(default)]
     pub standby: bool,
+    /// The life of this name that it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Incarnation>,
 }
 
 /// An entry of the Raft log: what happens, when (wall time at the proposer, for people), and who asked for it.

@@ -166,6 +166,7 @@ impl Client {
 struct Node {
     me: Ref,
     home: HomeId,
+    follows: Option<Incarnation>,
     peer: TcpListener,
     client: Client,
     config: Config,
@@ -178,7 +179,8 @@ impl Node {
         let me = Ref { id: NodeId::new(name).unwrap(), incarnation: Incarnation::random() };
         let peer = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = Client::connect(masters.addr(0)).await;
-        let mut node = Self { me, home: HomeId::random(), peer, client, config: Config::default(), leader: None };
+        let mut node =
+            Self { me, home: HomeId::random(), follows: None, peer, client, config: Config::default(), leader: None };
         node.register(masters).await;
         node
     }
@@ -199,6 +201,7 @@ impl Node {
                 zone: String::new(),
                 weight: 1.0,
                 standby: false,
+                follows: self.follows,
             };
             self.client.send(1, &Message::AddCacheServer(hello)).await;
             match self.client.answer(1).await {
@@ -207,6 +210,7 @@ impl Node {
                     assert_ne!(self.config.absorb(&view), Absorbed::Foreign);
                     return;
                 }
+                Message::LastLife(last) => self.follows = Some(last.node.incarnation),
                 Message::RefreshMaster(_) | Message::Error(_) => sleep(Duration::from_millis(20)).await,
                 other => panic!("{other:?}"),
             }

@@ -4,6 +4,7 @@ use rand::Rng;
 
 use super::net::{Happening, MS, Who};
 use super::world::{Deed, World};
+use crate::node::master::state::Operation;
 use crate::proto::control::{Forget, Message, OperationId, ShutdownCache, SwitchMaster};
 use crate::proto::id::HomeId;
 use crate::proto::operation::{Apply, OperationKind, Wish};
@@ -307,6 +308,13 @@ impl World {
         let open = self.masters.truth().operations.iter().filter(|(_, o)| o.state.is_open()).map(|(id, _)| *id);
         for operation in open.collect::<Vec<_>>() {
             self.order(Message::Resume(OperationId { operation }));
+        }
+        // Everyone was drained: the last one stays.
+        let blocked = |o: &Operation| o.reason.as_deref().is_some_and(|r| r.starts_with("no other node can take what"));
+        let truth = self.masters.truth();
+        let blocked = truth.operations.iter().filter(|(_, o)| o.state.is_open() && blocked(o)).map(|(id, _)| *id);
+        for operation in blocked.collect::<Vec<_>>() {
+            self.order(Message::Cancel(OperationId { operation }));
         }
     }
 }

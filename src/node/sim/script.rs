@@ -14,8 +14,8 @@ use crate::node::cache::slot::{Serving, Stage};
 use crate::node::clock::simulated;
 use crate::node::master::entry::{Act, Change, Entry, HandedOut, Run, SlotChange};
 use crate::node::mutant::{self, Mutant};
-use crate::proto::control::{Message, RefreshIp, RefreshMaster};
-use crate::proto::id::Ref;
+use crate::proto::control::{AddCacheServer, Message, RefreshIp, RefreshMaster};
+use crate::proto::id::{Incarnation, Ref};
 use crate::proto::slot::Slot;
 use crate::proto::view::{SlotState, View};
 
@@ -54,6 +54,7 @@ pub const SCRIPTS: &[Scripted] = &[
     one("an empty ack_set after losing the slot", Mutant::EmptyAckSet, "not linearizable", empty_ack_set),
     one("configurations from masters only", Mutant::PullFromMastersOnly, "in vain for N2 to serve", masters_gone),
     one("a lease looked at before reading", Mutant::NoLeaseCheckAfterRead, "not linearizable", stale_clock),
+    one("a registration read late", Mutant::LateRegistration, "handed out empty", late_registration),
     Scripted { masters: 3, ..one("a lower leader", Mutant::LowerLeader, "I5", lower_leader) },
 ];
 
@@ -476,7 +477,31 @@ fn stale_clock(s: &mut Script<'_>) -> Done {
     s.run(4000)
 }
 
-// 16. N1 follows a new leader, loses it, and finds the former one, which does not know it yet.
+// 16. N1 serves alone; a process that was N1 before it said so to the masters and died, and is heard only now.
+fn late_registration(s: &mut Script<'_>) -> Done {
+    let n2 = s.life(2);
+    s.isolate(2);
+    s.commit(s.dead(n2))?;
+    s.write(1)?;
+    s.w.masters.lets = None;
+    let p = &s.w.nodes[s.n[0]];
+    let (addr, peer_addr) = super::cache::addr(p.ix);
+    let before = Ref { id: p.id.clone(), incarnation: Incarnation(1) };
+    let said = AddCacheServer {
+        node: before,
+        home: p.home,
+        addr,
+        peer_addr,
+        zone: String::new(),
+        weight: 1.0,
+        standby: false,
+        follows: None,
+    };
+    s.w.masters.said(&mut s.w.net, 0, 1_000_000, Message::AddCacheServer(said));
+    s.run(1000)
+}
+
+// 17. N1 follows a new leader, loses it, and finds the former one, which does not know it yet.
 fn lower_leader(s: &mut Script<'_>) -> Done {
     let old = s.w.masters.leads(&s.w.net).unwrap();
     let (new, third) = ((old + 1) % 3, (old + 2) % 3);

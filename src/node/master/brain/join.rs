@@ -5,7 +5,8 @@ use crate::node::clock::Mono;
 use crate::node::master::entry::{Act, Answer, Registration};
 use crate::node::master::report::iplist;
 use crate::node::master::state::State;
-use crate::proto::control::{AddCacheServer, Added, KeepAlive, KeepAliveAck, Message};
+use crate::node::mutant::{self, Mutant};
+use crate::proto::control::{AddCacheServer, Added, KeepAlive, KeepAliveAck, LastLife, Message};
 use crate::proto::id::Ref;
 
 impl Brain {
@@ -56,6 +57,15 @@ impl Brain {
             // Known without asking the log: a fenced node may ask often.
             return t.fail(asker, "FENCED", &format!("this life of {} is over", node.id));
         }
+        let known = state.cfg.members.get(&node.id).filter(|m| m.incarnation != node.incarnation);
+        if let Some(m) = known.filter(|m| msg.follows != Some(m.incarnation)) {
+            let last = Ref { id: node.id.clone(), incarnation: m.incarnation };
+            // Another process with this name is told so by the log.
+            let is_taken = state.cfg.is_live(&last) && m.home != msg.home;
+            if !is_taken && !mutant::is(Mutant::LateRegistration) {
+                return t.reply(asker, Message::LastLife(LastLife { node: last }));
+            }
+        }
         let registration = Registration {
             node: msg.node,
             home: msg.home,
@@ -64,6 +74,7 @@ impl Brain {
             zone: msg.zone,
             weight: msg.weight,
             standby: msg.standby,
+            follows: msg.follows,
         };
         self.propose(t, Purpose::Register { asker, node }, Act::Register(registration));
     }

@@ -80,6 +80,7 @@ struct Node {
     /// Since when a copy is under way: slot, learner, since.
     copies: BTreeMap<(usize, Ref, u64), Mono>,
     standby: bool,
+    follows: Option<Incarnation>,
     /// It gives nothing up, as if its backup never confirmed.
     clings: bool,
 }
@@ -176,6 +177,7 @@ impl World {
             last_beat: self.now,
             copies: BTreeMap::new(),
             standby: false,
+            follows: None,
             clings: false,
         };
         self.nodes.insert(id(n), node);
@@ -326,6 +328,10 @@ impl World {
                     node.view = Some(Rc::new(cfg));
                 }
             }
+            Message::LastLife(last) => {
+                node.follows = Some(last.node.incarnation);
+                (node.conn, node.connect_at) = (None, now.plus_ms(1));
+            }
             // Whatever the error: connect again, later; a fenced life is noticed in the view.
             Message::Error(f) => {
                 node.conn = None;
@@ -434,6 +440,7 @@ impl World {
                     zone: String::new(),
                     weight: 1.0,
                     standby: n.standby,
+                    follows: n.follows,
                 };
                 let conn = self.conns;
                 self.later(1, Happening::ToBrain(Event::Register { conn, id: 1, msg }));

@@ -67,6 +67,12 @@ impl State {
                         return Err(Failure::new("ID_IN_USE", format!("a live node is called {} already", r.node.id))
                             .hint("give this node another --id, or stop the other one"));
                     }
+                }
+                // Said before a later life registered, by a process that may be dead: it ends nobody.
+                if r.follows != Some(m.incarnation) && !mutant::is(Mutant::LateRegistration) {
+                    return Err(Failure::new("OTHER_LIFE", format!("another life of {} came first", r.node.id)));
+                }
+                if self.cfg.is_live(&old) {
                     if mutant::is(Mutant::IgnoreIncarnation) {
                         self.rename(&old, &r.node);
                     }

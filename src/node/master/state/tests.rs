@@ -35,6 +35,7 @@ fn registration(node: Ref, home: u64) -> Registration {
         zone: String::new(),
         weight: 1.0,
         standby: false,
+        follows: (node.incarnation.0 > 1).then(|| Incarnation(node.incarnation.0 - 1)),
         node,
     }
 }
@@ -580,7 +581,9 @@ fn random_act(state: &State, rng: &mut SmallRng) -> Act {
             let k = rng.random_range(1..=4u8);
             let node = life(k, rng.random_range(1..=6));
             let home = if rng.random_bool(0.8) { k.into() } else { 50 };
-            Act::Register(Registration { standby: rng.random_bool(0.1), ..registration(node, home) })
+            let last = state.cfg.members.get(&node.id).map(|m| m.incarnation).filter(|_| rng.random_bool(0.9));
+            let follows = last.or_else(|| rng.random_bool(0.1).then(|| Incarnation(rng.random_range(1..=6))));
+            Act::Register(Registration { standby: rng.random_bool(0.1), follows, ..registration(node, home) })
         }
         12..16 => Act::NodeDead { dead: list(rng), avoid: list(rng), cause: "random".into() },
         16..22 => {
@@ -685,7 +688,7 @@ proptest! {
 #[test]
 fn random_entries_get_everywhere() {
     let mut seen: BTreeMap<String, u32> = BTreeMap::new();
-    for seed in 0..100 {
+    for seed in 0..200 {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut log = Log::new();
         for _ in 0..300 {
