@@ -52,6 +52,8 @@ pub enum Mutant {
     NoWaitRemembered,
     /// A member that was taken out and added again is taken for what it was.
     SessionByNode,
+    /// A last holder comes back with what it held in an earlier membership.
+    OldDataReturns,
     /// A former member that died before the last holder did may come back in its place.
     FormerMemberReturns,
     /// An operation takes out the last backup before the primary is where it shall be.

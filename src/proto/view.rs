@@ -83,6 +83,13 @@ pub struct SlotState {
     /// The only in-sync member left when it died.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_holder: Option<Ref>,
+    /// Since which entry the last holder was a member: what it has from before a membership is not the slot's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub held_since: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl SlotState {

@@ -572,7 +572,12 @@ impl<P: Leased, W> SlotRepl<P, W> {
             None => Rank::None,
         };
         let was = self.rank;
-        let since = if rank == Rank::Holder { self.since } else { mine.map_or(0, |r| r.since) };
+        let since = match rank {
+            // What is here may be from before an empty hand-out that this node never heard of.
+            Rank::Holder if !mutant::is(Mutant::OldDataReturns) => new.held_since,
+            Rank::Holder => self.since,
+            _ => mine.map_or(0, |r| r.since),
+        };
         let keeps = since == self.since || was == Rank::Holder && rank == Rank::Primary && new.returned;
         change.wipe = was != Rank::None && (rank == Rank::None || !keeps);
         let gives = rank == Rank::Primary && new.handover_to.is_some();

@@ -162,7 +162,7 @@ fn an_empty_hand_out_and_a_return_wait_600_ms() {
 
     let (mut back, _) = formed();
     back.commit();
-    let orphan = SlotState { pterm: 20, cver: 20, last_holder: Some(node(1)), ..SlotState::default() };
+    let orphan = SlotState { pterm: 20, cver: 20, last_holder: Some(node(1)), held_since: 10, ..SlotState::default() };
     let change = take(&mut back, &orphan, 1, Mono(0), &lease);
     assert!(!change.wipe, "the only copy is kept");
     assert_eq!(back.rank(), Rank::Holder);
@@ -178,10 +178,23 @@ fn an_empty_hand_out_and_a_return_wait_600_ms() {
 fn a_hand_out_is_empty_also_for_a_former_holder() {
     let (mut r, lease) = formed();
     r.commit();
-    let orphan = SlotState { pterm: 20, cver: 20, last_holder: Some(node(1)), ..SlotState::default() };
+    let orphan = SlotState { pterm: 20, cver: 20, last_holder: Some(node(1)), held_since: 10, ..SlotState::default() };
     take(&mut r, &orphan, 1, Mono(0), &lease);
     assert!(take(&mut r, &state(60, 60, 1, &[(1, 60)], &[]), 1, Mono(0), &lease).wipe);
     assert_eq!((r.seq(), r.serving(T.plus_ms(PROMISE_MS - 1))), (0, Serving::Wait));
+}
+
+/// Who slept through an empty hand-out to itself and its own death holds what was handed out: nothing.
+#[test]
+fn what_a_former_membership_left_is_not_what_a_last_holder_holds() {
+    let (mut r, lease) = formed();
+    r.commit();
+    let last_holder = Some(node(1));
+    let orphan = SlotState { pterm: 50, cver: 50, last_holder, held_since: 40, ..SlotState::default() };
+    assert!(take(&mut r, &orphan, 1, Mono(0), &lease).wipe);
+    assert_eq!((r.rank(), r.seq()), (Rank::Holder, 0));
+    let returned = SlotState { returned: true, ..state(60, 60, 1, &[(1, 60)], &[]) };
+    assert!(!take(&mut r, &returned, 1, Mono(0), &lease).wipe, "it is empty already");
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub const SCRIPTS: &[Scripted] = &[
     one("configurations from masters only", Mutant::PullFromMastersOnly, "in vain for N2 to serve", masters_gone),
     one("a lease looked at before reading", Mutant::NoLeaseCheckAfterRead, "not linearizable", stale_clock),
     one("a registration read late", Mutant::LateRegistration, "handed out empty", late_registration),
+    one("a hand-out slept through", Mutant::OldDataReturns, "not linearizable", slept_through),
     Scripted { masters: 3, ..one("a lower leader", Mutant::LowerLeader, "I5", lower_leader) },
 ];
 
@@ -501,7 +502,26 @@ fn late_registration(s: &mut Script<'_>) -> Done {
     s.run(1000)
 }
 
-// 17. N1 follows a new leader, loses it, and finds the former one, which does not know it yet.
+// 17. N3 has a copy and stands still; N1 and N2 die, N3 gets the slot empty and is declared dead, and hears of all that at once.
+fn slept_through(s: &mut Script<'_>) -> Done {
+    let (n1, n2, n3) = (s.life(1), s.life(2), s.life(3));
+    s.write(1)?;
+    s.commit(s.add_learner(3))?;
+    s.until(1000, "a copy", |s| s.copies(1, 3) == Some(Stage::Ready))?;
+    s.w.strike(Fault::Pause(s.who(3), 4000));
+    s.kill(1);
+    s.log(s.dead(n1))?;
+    s.kill(2);
+    s.log(s.dead(n2.clone()))?;
+    let run = Run { first: SLOT, last: SLOT, cver: s.slot().cver };
+    let runs = vec![HandedOut { run, to: n3.clone(), backup: None, clean: false }];
+    s.log(Act::HandOut { gone: vec![n2], runs })?;
+    s.commit(s.dead(n3))?;
+    s.w.masters.lets = None;
+    s.run(6000)
+}
+
+// 18. N1 follows a new leader, loses it, and finds the former one, which does not know it yet.
 fn lower_leader(s: &mut Script<'_>) -> Done {
     let old = s.w.masters.leads(&s.w.net).unwrap();
     let (new, third) = ((old + 1) % 3, (old + 2) % 3);

@@ -121,8 +121,8 @@ pub fn bury(
     if insync_dead == 0 {
         return Burial::LostLearner;
     }
-    let last =
-        slot.insync.iter().filter_map(|r| Some((dead.get(&r.node)?, &r.node))).max().map(|(_, node)| node.clone());
+    let last = slot.insync.iter().filter_map(|r| Some((dead.get(&r.node)?, r))).max_by_key(|(at, r)| (*at, &r.node));
+    let last = last.map(|(_, r)| r.clone());
     slot.insync.retain(|r| !dead.contains_key(&r.node));
     if slot.insync.is_empty() {
         orphan(slot, index, if by_plan { None } else { last }, primaries);
@@ -160,6 +160,7 @@ pub fn install(
         learners: learner.into_iter().map(replica).collect(),
         handover_to: None,
         last_holder: None,
+        held_since: 0,
     };
 }
 
@@ -218,11 +219,13 @@ fn promote(slot: &mut SlotState, index: u64, avoid: &[Ref], primaries: &mut Prim
     slot.insync.push(best);
 }
 
-fn orphan(slot: &mut SlotState, index: u64, last_holder: Option<Ref>, primaries: &mut Primaries) {
+fn orphan(slot: &mut SlotState, index: u64, last: Option<Replica>, primaries: &mut Primaries) {
     if let Some(old) = slot.primary.as_ref()
         && let Some(n) = primaries.get_mut(&old.id)
     {
         *n = n.saturating_sub(1);
     }
-    *slot = SlotState { pterm: index, cver: index, last_holder, ..SlotState::default() };
+    let held_since = last.as_ref().map_or(0, |r| r.since);
+    let last_holder = last.map(|r| r.node);
+    *slot = SlotState { pterm: index, cver: index, last_holder, held_since, ..SlotState::default() };
 }
