@@ -105,6 +105,12 @@ impl Goal {
         matches!(self.backup, Some((_, None)))
     }
 
+    /// This member is the last backup, and the plan has one for the slot: it stays until another is there.
+    pub fn needs(&self, slot: &SlotState, node: &Ref) -> bool {
+        let is_last = slot.in_sync(node) && slot.insync.len() == 2;
+        is_last && !self.has_nobody() && !mutant::is(Mutant::LastBackupGoes)
+    }
+
     /// A member that is not wanted in the end and not needed until then: what an operation, a death or an earlier plan left.
     /// Add before remove: the last backup stays until all is where it shall be, for the old primary may be the next backup.
     fn spare<'a>(&self, slot: &'a SlotState) -> Option<&'a Ref> {

@@ -29,6 +29,8 @@ use crate::proto::slot::{SLOTS, Slot};
 use crate::proto::view::{Config, Phase, View};
 
 use super::entry::{Act, Answer, Applied, Change, Entry, HandedOut, Placed, SlotChange};
+use super::moves::{Goal, goals};
+use super::operation::may_hold;
 use crate::proto::operation::{OperationKind, OperationState};
 use crate::proto::plan::Move;
 
@@ -257,9 +259,9 @@ impl State {
         let mut formed = 0u64;
         for p in placements {
             let mut members = BTreeSet::from([&p.primary.id]);
-            let fits = self.cfg.is_live(&p.primary)
+            let fits = self.may_take(&p.primary)
                 && p.backups.len() < REPLICAS_MAX
-                && p.backups.iter().all(|b| self.cfg.is_live(b) && members.insert(&b.id));
+                && p.backups.iter().all(|b| self.may_take(b) && members.insert(&b.id));
             let mut held = false;
             for ix in self.span(cx, p.first, p.last) {
                 let slot = Arc::make_mut(&mut self.cfg.slots[ix]);
@@ -288,9 +290,13 @@ impl State {
     fn change(&mut self, cx: &mut Apply<'_>, op: Option<u64>, changes: &[SlotChange]) {
         let counts = changes.iter().any(|c| matches!(c.change, Change::Switch { .. } | Change::Depose { .. }));
         let mut primaries = if counts { self.primaries() } else { Primaries::new() };
+        // A removal may have been proposed for an earlier plan, which had nobody to back the slot.
+        let removes = changes.iter().any(|c| matches!(c.change, Change::RemoveMember { .. }));
+        let plan = op.filter(|_| removes).and_then(|id| self.operations.get(&id));
+        let plan = plan.map(|o| goals(o.moves.as_deref().unwrap_or_default(), self.cfg.slots.len()));
         let mut moves = 0u64;
         for c in changes {
-            let applied = self.change_runs(cx, c, &mut primaries);
+            let applied = self.change_runs(cx, c, plan.as_deref(), &mut primaries);
             if applied == 0 {
                 continue;
             }
@@ -313,12 +319,21 @@ impl State {
     }
 
     /// Does one step for many slots; the number of slots it applied to.
-    fn change_runs(&mut self, cx: &mut Apply<'_>, c: &SlotChange, primaries: &mut Primaries) -> u64 {
+    fn change_runs(
+        &mut self,
+        cx: &mut Apply<'_>,
+        c: &SlotChange,
+        plan: Option<&[Goal]>,
+        primaries: &mut Primaries,
+    ) -> u64 {
         let mut applied = 0;
         for run in &c.runs {
             for ix in self.span(cx, run.first, run.last) {
                 let mut slot = std::mem::take(&mut self.cfg.slots[ix]);
+                let takes_last =
+                    |goal: &Goal| matches!(&c.change, Change::RemoveMember { node } if goal.needs(&slot, node));
                 let fits = slot.cver == run.cver
+                    && !plan.is_some_and(|goals| takes_last(&goals[ix]))
                     && slots::change(Arc::make_mut(&mut slot), cx.index, &c.change, |n| self.cfg.is_live(n), primaries);
                 self.cfg.slots[ix] = slot;
                 if fits {
@@ -331,13 +346,17 @@ impl State {
         applied
     }
 
+    /// Whether this life may be made a member in sync at once: one that is drained may be on its way out, as a member of nothing.
+    fn may_take(&self, node: &Ref) -> bool {
+        self.cfg.member(node).is_some_and(|m| may_hold(m.state))
+    }
+
     fn hand_out(&mut self, cx: &mut Apply<'_>, gone: &[Ref], runs: &[HandedOut]) {
         let mut primaries = self.primaries();
         let mut lost: BTreeMap<Ref, u64> = BTreeMap::new();
         let mut empty = 0u64;
         for h in runs {
-            let fits =
-                self.cfg.is_live(&h.to) && h.backup.as_ref().is_none_or(|b| self.cfg.is_live(b) && b.id != h.to.id);
+            let fits = self.may_take(&h.to) && h.backup.as_ref().is_none_or(|b| self.may_take(b) && b.id != h.to.id);
             let mut held = false;
             for ix in self.span(cx, h.run.first, h.run.last) {
                 let slot = Arc::make_mut(&mut self.cfg.slots[ix]);

@@ -13,8 +13,10 @@ use crate::node::master::entry::Act;
 use crate::node::master::heartbeat::DEAD_MS;
 use crate::node::master::moves::goals;
 use crate::node::master::operation::may_hold;
+use crate::node::master::state::Operation;
 use crate::node::master::state::tests::check_step;
 use crate::proto::id::{LeaderId, Ref};
+use crate::proto::operation::OperationKind;
 use crate::proto::slot::Slot;
 use crate::proto::status::NodeState;
 use crate::proto::view::{Phase, SlotState};
@@ -253,7 +255,9 @@ impl Checks {
                 return format!("{} stands at {}", life.node.me, *life.node.cfg_index.borrow());
             }
         }
-        match truth.operations.iter().find(|(_, o)| o.state.is_open()) {
+        // One node alone backs nothing: a rebuild waits for another.
+        let waits = |o: &Operation| holders < 2 && o.kind == OperationKind::Rebuild;
+        match truth.operations.iter().find(|(_, o)| o.state.is_open() && !waits(o)) {
             Some((id, o)) => format!("operation {id} is {:?}", o.state),
             None => String::new(),
         }

@@ -305,6 +305,11 @@ impl World {
             .map(|p| p.ix)
             .collect();
         lost.into_iter().for_each(|n| self.strike(Fault::Forget(n)));
+        if self.nodes.iter().all(|p| !p.running) {
+            // All were drained, or never came back.
+            self.strike(Fault::Start(0));
+            self.strike(Fault::Start(1));
+        }
         let open = self.masters.truth().operations.iter().filter(|(_, o)| o.state.is_open()).map(|(id, _)| *id);
         for operation in open.collect::<Vec<_>>() {
             self.order(Message::Resume(OperationId { operation }));
