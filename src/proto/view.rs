@@ -44,7 +44,7 @@ pub enum Phase {
     Orphan,
 }
 
-/// A member of a slot and the Raft index of the ADD_LEARNER that made it one.
+/// A member of a slot and the Raft index of the entry that made it one: what it holds of the slot is from then on.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Replica {
     /// Who.
@@ -65,7 +65,7 @@ pub struct SlotState {
     /// This pterm was made by SWITCH, or by the first hand-out: nobody may hold a lease of an earlier primary.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub clean: bool,
-    /// This pterm was made by NODE_BACK: the primary keeps what it holds.
+    /// This pterm was made by NODE_BACK: the primary's membership goes on, and it keeps what it holds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub returned: bool,
     /// Who serves it.

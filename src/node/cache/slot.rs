@@ -574,12 +574,11 @@ impl<P: Leased, W> SlotRepl<P, W> {
         let was = self.rank;
         let since = match rank {
             // What is here may be from before an empty hand-out that this node never heard of.
-            Rank::Holder if !mutant::is(Mutant::OldDataReturns) => new.held_since,
-            Rank::Holder => self.since,
+            Rank::Holder => new.held_since,
             _ => mine.map_or(0, |r| r.since),
         };
-        let keeps = since == self.since || was == Rank::Holder && rank == Rank::Primary && new.returned;
-        change.wipe = was != Rank::None && (rank == Rank::None || !keeps);
+        let any = mutant::is(Mutant::OldDataReturns) && [was, rank].contains(&Rank::Holder);
+        change.wipe = was != Rank::None && (rank == Rank::None || since != self.since && !any);
         let gives = rank == Rank::Primary && new.handover_to.is_some();
         change.wipe |= gives && mutant::is(Mutant::WipeBeforeSwitch);
         // Fresh by configuration: nothing of the slot is here, nothing is expected.

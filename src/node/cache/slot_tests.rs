@@ -166,7 +166,7 @@ fn an_empty_hand_out_and_a_return_wait_600_ms() {
     let change = take(&mut back, &orphan, 1, Mono(0), &lease);
     assert!(!change.wipe, "the only copy is kept");
     assert_eq!(back.rank(), Rank::Holder);
-    let returned = SlotState { returned: true, ..state(30, 30, 1, &[(1, 30)], &[]) };
+    let returned = SlotState { returned: true, ..state(30, 30, 1, &[(1, 10)], &[]) };
     let change = take(&mut back, &returned, 1, Mono(0), &lease);
     assert!(!change.wipe);
     assert_eq!(back.seq(), 1);
@@ -193,7 +193,7 @@ fn what_a_former_membership_left_is_not_what_a_last_holder_holds() {
     let orphan = SlotState { pterm: 50, cver: 50, last_holder, held_since: 40, ..SlotState::default() };
     assert!(take(&mut r, &orphan, 1, Mono(0), &lease).wipe);
     assert_eq!((r.rank(), r.seq()), (Rank::Holder, 0));
-    let returned = SlotState { returned: true, ..state(60, 60, 1, &[(1, 60)], &[]) };
+    let returned = SlotState { returned: true, ..state(60, 60, 1, &[(1, 40)], &[]) };
     assert!(!take(&mut r, &returned, 1, Mono(0), &lease).wipe, "it is empty already");
 }
 

@@ -235,7 +235,10 @@ impl State {
         for slot in &mut self.cfg.slots {
             if slot.phase == Phase::Orphan && slot.last_holder.as_ref() == Some(node) {
                 let slot = Arc::make_mut(slot);
+                let since = slot.held_since;
                 slots::install(slot, cx.index, node, &[], None, &mut primaries);
+                // Its membership goes on: by this it knows that what it has is the slot's.
+                slot.insync.iter_mut().for_each(|r| r.since = since);
                 slot.returned = true;
                 back += 1;
             }
