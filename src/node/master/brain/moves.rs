@@ -247,7 +247,11 @@ impl Brain {
         if !finish && self.is_rebuilding(state) {
             return self.say_why(t, id, op, Some("a rebuild goes first".into()));
         }
-        let nodes = planned_nodes(&state.cfg, op.kind, &registered(state, &op.nodes));
+        let about = match op.kind {
+            OperationKind::ScaleIn => leaving(state, op).into_iter().map(|n| n.id).collect(),
+            _ => registered(state, &op.nodes),
+        };
+        let nodes = planned_nodes(&state.cfg, op.kind, &about);
         let members = members_digest(&state.cfg, &nodes);
         if !finish && (op.moves.is_none() || op.members != members) {
             let goals = self.goals_of(id, op, state.cfg.slots.len());

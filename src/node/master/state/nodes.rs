@@ -13,7 +13,7 @@ use crate::proto::status::NodeState;
 use crate::proto::view::{Member, Phase};
 
 use super::slots::{self, Burial};
-use super::{Apply, BURIED_KEPT, Gone, Holder, Operation, State, Stopped};
+use super::{Apply, BURIED_KEPT, Gone, Holder, State, Stopped};
 
 /// Most members on record: what the planner is measured for.
 pub const MEMBERS_MAX: usize = 1000;
@@ -90,14 +90,8 @@ impl State {
                 holder.gone = Some(Gone::NewLife);
             }
         }
-        // Who is removed is removed in its next life too: an operation names nodes, not lives.
-        let removed =
-            |o: &Operation| o.kind == OperationKind::ScaleIn && o.state.is_open() && o.nodes.contains(&r.node.id);
-        let state = match r.standby && !self.admitted.contains(&r.node.id) {
-            _ if self.operations.values().any(removed) => NodeState::Draining,
-            true => NodeState::Standby,
-            false => NodeState::Joining,
-        };
+        let state =
+            if r.standby && !self.admitted.contains(&r.node.id) { NodeState::Standby } else { NodeState::Joining };
         self.cfg.members.insert(
             r.node.id.clone(),
             Member {

@@ -6,7 +6,6 @@ use crate::proto::event::Severity;
 use crate::proto::id::NodeId;
 use crate::proto::operation::{OperationKind, OperationState};
 use crate::proto::plan::Move;
-use crate::proto::status::NodeState;
 
 use super::{Apply, Operation, State};
 
@@ -33,16 +32,7 @@ impl State {
             }),
             OperationStep::Finish { id, done, reason } => {
                 let to = if *done { OperationState::Done } else { OperationState::Failed };
-                let members = &self.cfg.members;
-                let lives =
-                    |n: &NodeId| members.get(n).is_some_and(|m| !matches!(m.state, NodeState::Dead | NodeState::Left));
-                let removes = self.operations.get(id).filter(|o| o.kind == OperationKind::ScaleIn);
-                // A node to be removed came back, in another life, since this was proposed.
-                let is_back = *done && removes.is_some_and(|o| o.nodes.iter().any(lives));
                 let answer = self.steer(*id, |op| {
-                    if is_back {
-                        return Err(Failure::new("NOT_DONE", "a node to be removed is a live member"));
-                    }
                     op.reason = reason.clone();
                     if *done {
                         // What was planned and became needless (its node died) is not missing.
