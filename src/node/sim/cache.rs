@@ -61,7 +61,8 @@ pub struct Proc {
     /// It ended by itself, and why.
     pub ended: Option<String>,
     /// It ended because it was told so as a member of nothing (I11).
-    pub drained: Option<Ref>,
+    /// And at which configuration.
+    pub drained: Option<(Ref, u64)>,
     /// Lives that ended because a view said so, with all they held.
     pub dropped: Vec<Ref>,
 }
@@ -508,7 +509,7 @@ impl Life {
             Some(Next::Leave) => self.leave_master(p, net, None),
             Some(Next::End(Ended::Refused(why))) => p.ended = Some(why),
             Some(Next::End(Ended::Drained)) => {
-                p.drained = Some(self.node.me.clone());
+                p.drained = Some((self.node.me.clone(), *self.node.cfg_index.borrow()));
                 p.ended = Some("drained".into());
             }
             Some(Next::End(e)) => p.ended = Some(e.to_string()),

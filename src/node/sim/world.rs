@@ -14,6 +14,7 @@ use crate::node::master::brain::{Outcome, ProbeOutcome, Token};
 use crate::node::master::entry::Entry;
 use crate::proto::control::Message;
 use crate::proto::id::{MasterId, Ref};
+use crate::proto::view::SlotState;
 
 /// Between two looks at whether what is waited for has come, milliseconds.
 const LOOK_MS: u64 = 5;
@@ -320,10 +321,11 @@ impl World {
         }
         self.masters.told.clear();
         for p in &mut self.nodes {
-            if let Some(node) = p.drained.take() {
+            if let Some((node, at)) = p.drained.take() {
                 let truth = self.masters.truth();
-                // A learner it may have become behind its back, if the drain was cancelled: who is in sync knows it.
-                if let Some(ix) = truth.cfg.slots.iter().position(|s| s.in_sync(&node)) {
+                // If the drain was cancelled, it may have become a learner behind its back, or got a slot empty: it dies as such.
+                let held = |s: &SlotState| s.insync.iter().any(|r| r.node == node && r.since <= at);
+                if let Some(ix) = truth.cfg.slots.iter().position(|s| held(s)) {
                     return Err(Violation::new(Some(ix as u16), format!("I11: {node} stopped in sync in slot {ix}")));
                 }
             }
