@@ -62,11 +62,9 @@ impl State {
             }
             Some(m) => {
                 let old = Ref { id: r.node.id.clone(), incarnation: m.incarnation };
-                if self.cfg.is_live(&old) {
-                    if m.home != r.home {
-                        return Err(Failure::new("ID_IN_USE", format!("a live node is called {} already", r.node.id))
-                            .hint("give this node another --id, or stop the other one"));
-                    }
+                if self.cfg.is_live(&old) && m.home != r.home {
+                    return Err(Failure::new("ID_IN_USE", format!("a live node is called {} already", r.node.id))
+                        .hint("give this node another --id, or stop the other one"));
                 }
                 // Said before a later life registered, by a process that may be dead: it ends nobody.
                 if r.follows != Some(m.incarnation) && !mutant::is(Mutant::LateRegistration) {
