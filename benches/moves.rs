@@ -168,7 +168,7 @@ impl Load {
 fn one(client: &mut Client, n: usize, version: u64, seen: &mut Seen) -> Result<(), String> {
     let key = key(n);
     let key = key.as_bytes();
-    if version % 2 == 0 {
+    if version.is_multiple_of(2) {
         let v = value(n, version);
         return match client.call(key, &[b"SET", key, &v])? {
             Value::Simple(_) => {
