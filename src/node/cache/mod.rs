@@ -60,7 +60,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A confirmed planned stop gives its last answers so long to leave.
 const PARTING: Duration = Duration::from_millis(100);
 /// Clients that ask a drained node on and on are not waited for longer: they learn nothing from its answers.
-const LINGER_MAX: Duration = Duration::from_secs(2);
+const LINGER_MAX: Duration = Duration::from_secs(5);
+/// A client learns where slots are from MOVED, and asks for one that moved only now and then: so long without a question, and
+/// those that are connected know it.
+const LINGER_QUIET: Duration = Duration::from_secs(1);
 /// Turns that connections get before it counts as quiet, also if this thread was not let run: to read, to answer, to spare.
 const LAST_TURNS: usize = 3;
 
@@ -313,7 +316,8 @@ async fn ended(node: &Node, over: &mut watch::Receiver<bool>) {
     let end = Instant::now() + LINGER_MAX;
     loop {
         let before = asked();
-        sleep(PARTING).await;
+        let quiet = if node.clients.count() > 0 { LINGER_QUIET } else { PARTING };
+        sleep(quiet).await;
         for _ in 0..LAST_TURNS {
             tokio::task::yield_now().await;
         }
