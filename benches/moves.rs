@@ -19,9 +19,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
-use cachectl::proto::slot::{SLOTS, Slot};
 use cachectl::proto::value::Value;
-use common::{Cluster, Raw, text, wait_for};
+use common::{Cluster, Once, text, wait_for};
 use serde_json::Value as Json;
 
 const CLIENTS: usize = 16;
@@ -47,57 +46,27 @@ fn value(n: usize, version: u64) -> Vec<u8> {
     format!("{n}:{version}:{:x>SIZE$}", "").into_bytes()[..SIZE].to_vec()
 }
 
+/// A client as real ones are: it has the whole slot map, and asks for it again where it was sent on.
 struct Client {
-    nodes: Vec<SocketAddr>,
-    open: HashMap<SocketAddr, Raw>,
-    slots: Vec<SocketAddr>,
+    once: Once,
     mapped: Instant,
 }
 
 impl Client {
     fn new(nodes: Vec<SocketAddr>) -> Client {
-        let mut c = Client { slots: vec![nodes[0]; SLOTS], nodes, open: HashMap::new(), mapped: Instant::now() };
-        c.map(c.nodes[0]).expect("a slot map");
-        c
-    }
-
-    fn at(&mut self, addr: SocketAddr, args: &[&[u8]]) -> Result<Value, String> {
-        let mut conn = match self.open.remove(&addr) {
-            Some(c) => c,
-            None => Raw::connect(addr).map_err(|e| format!("connect {addr}: {e}"))?,
-        };
-        let answer = conn.call(args).map_err(|e| format!("{addr}: {e}"))?;
-        self.open.insert(addr, conn);
-        Ok(answer)
-    }
-
-    /// Takes a node's slot map.
-    fn map(&mut self, from: SocketAddr) -> Result<(), String> {
-        self.mapped = Instant::now();
-        let Value::Array(ranges) = self.at(from, &[b"CLUSTER", b"SLOTS"])? else { return Err("no slot map".into()) };
-        for r in &ranges {
-            let Value::Array(r) = r else { continue };
-            let (Value::Int(first), Value::Int(last), Value::Array(primary)) = (&r[0], &r[1], &r[2]) else { continue };
-            let (Value::Bulk(host), Value::Int(port)) = (&primary[0], &primary[1]) else { continue };
-            let addr = format!("{}:{port}", String::from_utf8_lossy(host)).parse().map_err(|e| format!("{e}"))?;
-            self.slots[*first as usize..=*last as usize].fill(addr);
-        }
-        Ok(())
+        let first = nodes[0];
+        let mut once = Once::new(nodes);
+        once.map(first).expect("a slot map");
+        Client { once, mapped: Instant::now() }
     }
 
     fn call(&mut self, key: &[u8], args: &[&[u8]]) -> Result<Value, String> {
-        let slot = Slot::of_key(key).ix();
-        let answer = self.at(self.slots[slot], args)?;
-        let Value::Error(e) = &answer else { return Ok(answer) };
-        let to = e.strip_prefix("MOVED ").and_then(|_| e.rsplit(' ').next()).and_then(|a| a.parse().ok());
-        let to: SocketAddr = to.ok_or_else(|| e.to_string())?;
-        let answer = self.at(to, args)?;
-        if let Value::Error(again) = answer {
-            return Err(format!("{e}, then {again}"));
-        }
-        self.slots[slot] = to;
-        if self.mapped.elapsed() > MAP_EVERY {
-            self.map(to)?;
+        let answer = self.once.call(key, args)?;
+        if let Some(to) = self.once.moved.take()
+            && self.mapped.elapsed() > MAP_EVERY
+        {
+            self.mapped = Instant::now();
+            self.once.map(to)?;
         }
         Ok(answer)
     }
@@ -121,7 +90,7 @@ impl Load {
     fn start(c: &Cluster, keys: usize, rate: usize) -> Load {
         let (stop, phase) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let every = Duration::from_secs(1) * CLIENTS as u32 / rate as u32;
-        let nodes: Vec<SocketAddr> = (1..=3).map(|n| c.node_addr(n)).collect();
+        let nodes: Vec<SocketAddr> = (1..=5).map(|n| c.node_addr(n)).collect();
         let threads = (0..CLIENTS)
             .map(|w| {
                 let (stop, phase, mut client) = (stop.clone(), phase.clone(), Client::new(nodes.clone()));
@@ -285,7 +254,7 @@ fn round(keys: usize, rate: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), Stri
     if !seen.errors.is_empty() {
         return Err(format!("{} errors of clients: {:?}", seen.errors.len(), &seen.errors[..seen.errors.len().min(5)]));
     }
-    let mut client = Client::new((1..=3).map(|n| c.node_addr(n)).collect());
+    let mut client = Client::new((1..=5).map(|n| c.node_addr(n)).collect());
     for (n, version) in &seen.acked {
         let key = key(*n);
         match client.call(key.as_bytes(), &[b"GET", key.as_bytes()])? {

@@ -15,9 +15,8 @@ use cachectl::proto::control::{Empty, Message, OperationId};
 use cachectl::proto::id::NodeId;
 use cachectl::proto::net::client::{MasterClient, Repeat, Waits};
 use cachectl::proto::operation::{Accepted, Apply, OperationKind, PlanView, Wish};
-use cachectl::proto::slot::Slot;
 use cachectl::proto::value::Value;
-use common::{CACHECTL, Cluster, PATIENCE, Raw, wait_for};
+use common::{CACHECTL, Cluster, Once as Client, PATIENCE, wait_for};
 use serde_json::Value as Json;
 
 /// One cluster under load at a time: two cores carry no more, and a fault test must not be another's fault.
@@ -112,44 +111,6 @@ struct Load {
     threads: Vec<JoinHandle<()>>,
     done: Arc<AtomicU64>,
     errors: Arc<Mutex<Vec<String>>>,
-}
-
-struct Client {
-    nodes: Vec<SocketAddr>,
-    open: HashMap<SocketAddr, Raw>,
-    slots: Vec<SocketAddr>,
-}
-
-impl Client {
-    fn new(nodes: Vec<SocketAddr>) -> Client {
-        let slots = vec![nodes[0]; 16384];
-        Client { nodes, open: HashMap::new(), slots }
-    }
-
-    fn at(&mut self, addr: SocketAddr, args: &[&[u8]]) -> Result<Value, String> {
-        let mut conn = match self.open.remove(&addr) {
-            Some(c) => c,
-            None => Raw::connect(addr).map_err(|e| format!("connect {addr}: {e}"))?,
-        };
-        let answer = conn.call(args).map_err(|e| format!("{addr}: {e}"))?;
-        self.open.insert(addr, conn);
-        Ok(answer)
-    }
-
-    fn call(&mut self, key: &[u8], args: &[&[u8]]) -> Result<Value, String> {
-        let slot = Slot::of_key(key).ix();
-        let answer = self.at(self.slots[slot], args)?;
-        let Value::Error(e) = &answer else { return Ok(answer) };
-        let Some(to) = e.strip_prefix("MOVED ").and_then(|_| e.rsplit(' ').next()).and_then(|a| a.parse().ok()) else {
-            return Err(e.to_string());
-        };
-        assert!(self.nodes.contains(&to), "{e}");
-        self.slots[slot] = to;
-        match self.at(to, args)? {
-            Value::Error(again) => Err(format!("{e}, then {again}")),
-            v => Ok(v),
-        }
-    }
 }
 
 impl Load {

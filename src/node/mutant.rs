@@ -58,8 +58,6 @@ pub enum Mutant {
     FormerMemberReturns,
     /// An operation takes out the last backup before the primary is where it shall be.
     LastBackupGoes,
-    /// An operation leaves members that it knows nothing of where they are, even in a slot that is full.
-    SurplusStays,
 }
 
 #[cfg(test)]

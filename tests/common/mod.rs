@@ -5,6 +5,7 @@
 pub mod resp;
 pub mod tool;
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use cachectl::proto::resp::encode_command;
+use cachectl::proto::slot::{SLOTS, Slot};
 use cachectl::proto::value::{ReplyDecoder, Value};
 use serde_json::Value as Json;
 
@@ -363,5 +365,60 @@ impl Routed {
             Ok(Value::Null) => Some(None),
             _ => None,
         })
+    }
+}
+
+/// A client without retries: MOVED is followed once, every other error counts.
+pub struct Once {
+    nodes: Vec<SocketAddr>,
+    open: HashMap<SocketAddr, Raw>,
+    slots: Vec<SocketAddr>,
+    /// Where the last call was sent on to.
+    pub moved: Option<SocketAddr>,
+}
+
+impl Once {
+    /// Believes the first of these nodes to have everything; is sent to these only.
+    pub fn new(nodes: Vec<SocketAddr>) -> Once {
+        Once { slots: vec![nodes[0]; SLOTS], nodes, open: HashMap::new(), moved: None }
+    }
+
+    fn at(&mut self, addr: SocketAddr, args: &[&[u8]]) -> Result<Value, String> {
+        let mut conn = match self.open.remove(&addr) {
+            Some(c) => c,
+            None => Raw::connect(addr).map_err(|e| format!("connect {addr}: {e}"))?,
+        };
+        let answer = conn.call(args).map_err(|e| format!("{addr}: {e}"))?;
+        self.open.insert(addr, conn);
+        Ok(answer)
+    }
+
+    /// One command on one key.
+    pub fn call(&mut self, key: &[u8], args: &[&[u8]]) -> Result<Value, String> {
+        let slot = Slot::of_key(key).ix();
+        let answer = self.at(self.slots[slot], args)?;
+        let Value::Error(e) = &answer else { return Ok(answer) };
+        let Some(to) = e.strip_prefix("MOVED ").and_then(|_| e.rsplit(' ').next()).and_then(|a| a.parse().ok()) else {
+            return Err(e.to_string());
+        };
+        assert!(self.nodes.contains(&to), "{e}");
+        (self.slots[slot], self.moved) = (to, Some(to));
+        match self.at(to, args)? {
+            Value::Error(again) => Err(format!("{e}, then {again}")),
+            v => Ok(v),
+        }
+    }
+
+    /// Takes a node's slot map.
+    pub fn map(&mut self, from: SocketAddr) -> Result<(), String> {
+        let Value::Array(ranges) = self.at(from, &[b"CLUSTER", b"SLOTS"])? else { return Err("no slot map".into()) };
+        for r in &ranges {
+            let Value::Array(r) = r else { continue };
+            let (Value::Int(first), Value::Int(last), Value::Array(primary)) = (&r[0], &r[1], &r[2]) else { continue };
+            let (Value::Bulk(host), Value::Int(port)) = (&primary[0], &primary[1]) else { continue };
+            let addr = format!("{}:{port}", String::from_utf8_lossy(host)).parse().map_err(|e| format!("{e}"))?;
+            self.slots[*first as usize..=*last as usize].fill(addr);
+        }
+        Ok(())
     }
 }

@@ -118,8 +118,7 @@ impl Goal {
         let backups = slot.backups().count();
         // The last one goes only where the plan has nobody to back the slot.
         let is_over = self.has_nobody() && !self.primary_is_due(slot) || mutant::is(Mutant::LastBackupGoes);
-        let stays = |n: &Ref| mutant::is(Mutant::SurplusStays) && !self.is_from(&n.id);
-        let unwanted = |n: &&Ref| Some(*n) != slot.primary.as_ref() && !wanted.contains(&Some(&n.id)) && !stays(n);
+        let unwanted = |n: &&Ref| Some(*n) != slot.primary.as_ref() && !wanted.contains(&Some(&n.id));
         // A copy to make up for a lost backup is wanted by a rebuild, whatever this plan says.
         let learner = slot.learners.iter().map(|r| &r.node).find(|n| backups > 0 && unwanted(n));
         learner.or_else(|| slot.insync.iter().map(|r| &r.node).find(|n| (backups > 1 || is_over) && unwanted(n)))
