@@ -55,6 +55,8 @@ const SWEEP: Duration = Duration::from_millis(20);
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 /// Keys deleted at their deadline per slice, so that a mass expiry never holds the shard for long.
 const EXPIRE_SLICE: usize = 64;
+/// Keys of cleared slots given back per slice, likewise.
+const DISPOSE_SLICE: usize = 256;
 /// After an accept that failed (out of descriptors): soon enough, without spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A confirmed planned stop gives its last answers so long to leave.
@@ -362,6 +364,7 @@ async fn run_jobs(node: Arc<Node>, mut jobs: mpsc::UnboundedReceiver<Job>) {
 }
 
 /// Deletes keys at their deadline, a slice at a time.
+/// Deletes what is past its deadline and gives back what was cleared, a slice at a time.
 async fn expire(node: Arc<Node>) {
     let mut tick = interval(Duration::from_millis(100));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -369,8 +372,12 @@ async fn expire(node: Arc<Node>) {
         tick.tick().await;
         for shard in &node.shards {
             loop {
-                let n = lock(shard).expire(node.turn(), EXPIRE_SLICE);
-                if n < EXPIRE_SLICE {
+                let more = {
+                    let mut shard = lock(shard);
+                    let more = shard.store.dispose(DISPOSE_SLICE);
+                    shard.expire(node.turn(), EXPIRE_SLICE) == EXPIRE_SLICE || more
+                };
+                if !more {
                     break;
                 }
                 tokio::task::yield_now().await;

@@ -80,6 +80,8 @@ pub struct Brain {
     holders_since: Option<Mono>,
     mass: Option<death::MassCheck>,
     ready: BTreeMap<Slot, rebuild::Ready>,
+    /// No promotion is proposed before: they gather.
+    promote_at: Mono,
     /// What the last fruitless search for learners saw, so that it is not repeated at every tick.
     fruitless: Option<(u64, BTreeSet<NodeId>)>,
     stalls: stall::Stalls,
@@ -213,6 +215,7 @@ impl Brain {
             holders_since: None,
             mass: None,
             ready: BTreeMap::new(),
+            promote_at: now,
             fruitless: None,
             stalls: stall::Stalls::default(),
             moves: moves::Moves::default(),

@@ -19,16 +19,16 @@ pub struct Entry {
     /// Its deadline's timer, if it has one.
     pub timer: u32,
     at: u32,
-    /// Which slot it is in.
-    pub slot: u16,
+    /// Which body it is in.
+    pub body: u16,
     class: u8,
     used: bool,
 }
 
 impl Entry {
     /// One that nothing points at yet.
-    pub fn new(hash: u32, slot: u16, accessed: u32) -> Self {
-        Self { hash, slot, accessed, used: true, ..Self::VACANT }
+    pub fn new(hash: u32, body: u16, accessed: u32) -> Self {
+        Self { hash, body, accessed, used: true, ..Self::VACANT }
     }
 
     /// Where key and value lie.
@@ -51,7 +51,7 @@ impl Record for Entry {
         accessed: 0,
         timer: NIL,
         at: NIL,
-        slot: 0,
+        body: 0,
         class: 0,
         used: false,
     };

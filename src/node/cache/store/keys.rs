@@ -9,16 +9,26 @@ use super::pool::NIL;
 use super::table::Table;
 use super::{Role, Store};
 use crate::node::cache::effect::{Deadline, Ttl};
-use crate::proto::slot::Slot;
+use crate::proto::slot::{SLOTS, Slot};
 
 /// A slot without keys has no body.
 pub(super) const NO_BODY: u16 = u16::MAX;
 /// Records moved per freed one at most: as holes are bounded, one is enough but for rounding.
 const TIDY_MAX: usize = 2;
+/// Cleared slots' keys given back for every key that is added.
+const WASTE_PER_KEY: usize = 2;
+/// Bodies of cleared slots kept at once: with one for each slot they are below [`NO_BODY`].
+const WASTE_MAX: usize = 3 * SLOTS - 1;
+/// Keys given back at once where there are more.
+const WASTE_SLICE: usize = 1024;
 
 /// What a slot with keys consists of.
 #[derive(Debug)]
 pub(super) struct Body {
+    /// Whose it is, or was.
+    pub slot: Slot,
+    /// The slot was cleared: what is in here is nobody's and goes bit by bit.
+    pub is_waste: bool,
     pub table: Table,
     pub lru: Lru,
     pub bytes: u64,
@@ -29,9 +39,11 @@ pub(super) struct Body {
     pub position: Position,
 }
 
-impl Default for Body {
-    fn default() -> Self {
+impl Body {
+    fn new(slot: Slot) -> Self {
         Self {
+            slot,
+            is_waste: false,
             table: Table::default(),
             lru: Lru::default(),
             bytes: 0,
@@ -46,6 +58,11 @@ impl Default for Body {
 impl Store {
     pub(super) fn body(&self, slot: Slot) -> Option<&Body> {
         self.bodies.get(self.body_of[slot.ix()] as usize)
+    }
+
+    /// The slot that an entry is a key of; none if that was cleared.
+    pub(super) fn slot_of(&self, e: &Entry) -> Option<Slot> {
+        Some(&self.bodies[e.body as usize]).filter(|b| !b.is_waste).map(|b| b.slot)
     }
 
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
@@ -75,7 +92,7 @@ impl Store {
     pub(super) fn bump(&mut self, at: u32) {
         let e = &mut self.entries[at];
         e.accessed = self.tick.0;
-        let body = &mut self.bodies[self.body_of[e.slot as usize] as usize];
+        let body = &mut self.bodies[e.body as usize];
         body.lru.bump(&mut self.entries, at);
     }
 
@@ -90,12 +107,14 @@ impl Store {
     }
 
     fn add(&mut self, slot: Slot, hash: u32, key: &[u8], value: &[u8]) -> u32 {
+        // What is added is paid for with waste, so that the resident size never grows on top of it.
+        self.dispose(WASTE_PER_KEY);
         let ix = self.ensure_body(slot);
-        let at = self.entries.insert(Entry::new(hash, slot.0, self.tick.0));
+        let at = self.entries.insert(Entry::new(hash, ix, self.tick.0));
         let place = self.heap.insert(at, key, value);
         self.entries[at].set_place(place);
         let cost = cost_of(key.len(), value.len());
-        let body = &mut self.bodies[ix];
+        let body = &mut self.bodies[ix as usize];
         body.keys += 1;
         body.bytes += cost;
         body.table.link(&mut self.entries, at, body.keys);
@@ -107,15 +126,15 @@ impl Store {
     /// Where the entry is afterwards.
     fn overwrite(&mut self, at: u32, key: &[u8], value: &[u8]) -> u32 {
         let e = self.entries[at];
-        let (old, slot) = (e.place(), e.slot as usize);
+        let old = e.place();
         let growth = cost_of(key.len(), value.len()) as i64 - self.cost(at) as i64;
         let place = self.heap.replace(old, at, key, value);
         self.entries[at].set_place(place);
         self.bump(at);
         if growth != 0 {
-            let body = &mut self.bodies[self.body_of[slot] as usize];
+            let body = &mut self.bodies[e.body as usize];
             body.bytes = body.bytes.wrapping_add_signed(growth);
-            self.ledger.change(self.roles[slot], 0, growth);
+            self.ledger.change(self.roles[body.slot.ix()], 0, growth);
         }
         if old.class != place.class {
             self.tidy_heap(old.class);
@@ -130,8 +149,9 @@ impl Store {
     }
 
     pub(super) fn set_deadline(&mut self, at: u32, deadline: Option<Deadline>) {
-        let Entry { slot, timer, .. } = self.entries[at];
-        let body = &mut self.bodies[self.body_of[slot as usize] as usize];
+        let Entry { body, timer, .. } = self.entries[at];
+        let body = &mut self.bodies[body as usize];
+        let slot = body.slot;
         body.timers = body.timers + u32::from(deadline.is_some()) - u32::from(timer != NIL);
         let due = &mut body.due;
         match (deadline, timer) {
@@ -145,7 +165,7 @@ impl Store {
             (Some(d), _) => self.wheel.restart(timer, d.0, due),
         }
         if deadline.is_some() {
-            self.queue_due(Slot(slot));
+            self.queue_due(slot);
         }
     }
 
@@ -161,8 +181,8 @@ impl Store {
     pub(super) fn remove(&mut self, at: u32) {
         let e = self.entries[at];
         let cost = self.cost(at);
-        let (slot, ix) = (Slot(e.slot), self.body_of[e.slot as usize] as usize);
-        let body = &mut self.bodies[ix];
+        let body = &mut self.bodies[e.body as usize];
+        let (slot, is_waste) = (body.slot, body.is_waste);
         body.keys -= 1;
         body.bytes -= cost;
         body.lru.unlink(&mut self.entries, at);
@@ -174,9 +194,14 @@ impl Store {
         let empty = body.keys == 0;
         self.heap.remove(e.place());
         self.entries.remove(at);
-        self.ledger.change(self.roles[slot.ix()], -1, -(cost as i64));
+        if !is_waste {
+            self.ledger.change(self.roles[slot.ix()], -1, -(cost as i64));
+        }
         if empty {
-            self.drop_body(slot);
+            if !is_waste {
+                self.detach(slot);
+            }
+            self.free_bodies.push(e.body);
         }
         self.tidy_heap(e.place().class);
         self.tidy_entries();
@@ -196,7 +221,7 @@ impl Store {
         for _ in 0..TIDY_MAX {
             let Some((from, to)) = self.entries.tidy() else { return };
             let e = self.entries[to];
-            let body = &mut self.bodies[self.body_of[e.slot as usize] as usize];
+            let body = &mut self.bodies[e.body as usize];
             body.table.relink(&mut self.entries, from, to);
             body.lru.relink(&mut self.entries, to);
             self.heap.set_owner(e.place(), to);
@@ -212,29 +237,62 @@ impl Store {
             let e = &mut self.entries[moved.entry];
             e.timer = moved.to;
             if moved.due_head {
-                self.bodies[self.body_of[e.slot as usize] as usize].due = moved.to;
+                self.bodies[e.body as usize].due = moved.to;
             }
         }
     }
 
-    fn ensure_body(&mut self, slot: Slot) -> usize {
+    fn ensure_body(&mut self, slot: Slot) -> u16 {
         if self.body_of[slot.ix()] != NO_BODY {
-            return self.body_of[slot.ix()] as usize;
+            return self.body_of[slot.ix()];
         }
-        let ix = self.free_bodies.pop().unwrap_or_else(|| {
-            self.bodies.push(Body::default());
-            (self.bodies.len() - 1) as u16
-        });
+        let body = Body::new(slot);
+        let ix = match self.free_bodies.pop() {
+            Some(ix) => {
+                self.bodies[ix as usize] = body;
+                ix
+            }
+            None => {
+                self.bodies.push(body);
+                (self.bodies.len() - 1) as u16
+            }
+        };
         self.body_of[slot.ix()] = ix;
         self.enlist(slot);
-        ix as usize
+        ix
     }
 
-    fn drop_body(&mut self, slot: Slot) {
+    /// The slot has no keys any more; which body it had.
+    fn detach(&mut self, slot: Slot) -> u16 {
         self.delist(slot);
-        let ix = std::mem::replace(&mut self.body_of[slot.ix()], NO_BODY);
-        self.bodies[ix as usize] = Body::default();
-        self.free_bodies.push(ix);
+        std::mem::replace(&mut self.body_of[slot.ix()], NO_BODY)
+    }
+
+    /// Drops all keys of a slot, recording nothing. They are gone at once, and their memory is free for others; it is given back
+    /// bit by bit ([`Store::dispose`]).
+    pub fn clear_slot(&mut self, slot: Slot) {
+        let Some(&Body { keys, bytes, .. }) = self.body(slot) else { return };
+        let ix = self.detach(slot);
+        self.bodies[ix as usize].is_waste = true;
+        self.ledger.change(self.roles[slot.ix()], -i64::from(keys), -(bytes as i64));
+        self.waste.push_back(ix);
+        // Numbers of bodies are few.
+        while self.waste.len() > WASTE_MAX {
+            self.dispose(WASTE_SLICE);
+        }
+    }
+
+    /// Gives back the memory of up to `max` keys of cleared slots; whether there are more.
+    pub fn dispose(&mut self, max: usize) -> bool {
+        for _ in 0..max {
+            let Some(&ix) = self.waste.front() else { return false };
+            let body = &self.bodies[ix as usize];
+            if body.keys == 1 {
+                self.waste.pop_front();
+            }
+            self.remove(body.lru.oldest());
+        }
+        !self.waste.is_empty()
     }
 
     /// Puts a slot with keys among the candidates of eviction, if it is primary.

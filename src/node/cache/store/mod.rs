@@ -12,8 +12,8 @@
 //!
 //! Everything is found by `u32` index, so there is no unsafe code, and any record can be moved to where there is a hole: the
 //! resident size follows the accounted size down as well as up. No operation takes time in proportion to what is stored but
-//! [`Store::clear_slot`], [`Store::digest`] and [`Store::scan`], which are per slot: tables grow by a bucket at a time, arrays by
-//! a chunk, timers move in bounded steps.
+//! [`Store::digest`] and [`Store::scan`], which are per slot: tables grow by a bucket at a time, arrays by a chunk, timers move
+//! in bounded steps, and cleared slots are given back bit by bit ([`Store::dispose`]).
 //!
 //! * Rooms: `entry` `pool` `heap` (records and bytes), `table` `lru` `expiry` `due` (what finds them), `memory` `evict` `touches`
 //!   (how much, who goes, what backups hear of recency), `keys` (all of these changed together), `txn` (commands), `warm`
@@ -42,6 +42,7 @@ mod warm;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use memory::{Budget, ENTRY_OVERHEAD, cost_of};
@@ -193,6 +194,8 @@ pub struct Store {
     body_of: Vec<u16>,
     bodies: Vec<Body>,
     free_bodies: Vec<u16>,
+    /// Bodies of cleared slots, oldest first.
+    waste: VecDeque<u16>,
     wheel: Wheel,
     due_slots: DueSlots,
     candidates: Candidates,
@@ -230,6 +233,7 @@ impl Store {
             body_of: vec![NO_BODY; SLOTS],
             bodies: Vec::new(),
             free_bodies: Vec::new(),
+            waste: VecDeque::new(),
             wheel: Wheel::default(),
             due_slots: DueSlots::default(),
             candidates: Candidates::default(),
@@ -339,13 +343,6 @@ impl Store {
         Ok(peak as u64)
     }
 
-    /// Drops all keys of a slot, recording nothing.
-    pub fn clear_slot(&mut self, slot: Slot) {
-        while let Some(body) = self.body(slot) {
-            self.remove(body.lru.oldest());
-        }
-    }
-
     /// What the slot's bytes are counted as from now on.
     pub fn set_role(&mut self, slot: Slot, role: Role) {
         let old = self.roles[slot.ix()];
@@ -422,7 +419,8 @@ impl Store {
             .filter_map(|slot| self.bodies.get(self.body_of[slot as usize] as usize))
             .map(|body| body.lru.oldest())
             .max_by_key(|&at| tick.age_of(entries[at].accessed))?;
-        Some((Slot(self.entries[oldest].slot), self.key(oldest).into()))
+        let slot = self.bodies[entries[oldest].body as usize].slot;
+        Some((slot, self.key(oldest).into()))
     }
 
     /// Keys of primary slots that are past their deadline, at most `max`, to be deleted through [`Store::txn`] (looking at one is
@@ -434,8 +432,9 @@ impl Store {
                 Step::Idle => break,
                 Step::Moved => {}
                 Step::Fired { timer, entry } => {
-                    let slot = Slot(self.entries[entry].slot);
-                    self.wheel.push_due(timer, &mut self.bodies[self.body_of[slot.ix()] as usize].due);
+                    let body = &mut self.bodies[self.entries[entry].body as usize];
+                    self.wheel.push_due(timer, &mut body.due);
+                    let slot = body.slot;
                     self.queue_due(slot);
                 }
             }
@@ -460,8 +459,9 @@ impl Store {
     pub fn touches(&mut self, mut each: impl FnMut(Slot, &[u8])) {
         for note in self.touches.drain() {
             let Some(e) = self.entries.get(note.entry).filter(|e| e.hash == note.hash) else { continue };
-            if matches!(self.roles[e.slot as usize], Role::Primary { backed_at: 1.. }) {
-                each(Slot(e.slot), self.key(note.entry));
+            let Some(slot) = self.slot_of(e) else { continue };
+            if matches!(self.roles[slot.ix()], Role::Primary { backed_at: 1.. }) {
+                each(slot, self.key(note.entry));
             }
         }
     }
@@ -517,10 +517,10 @@ impl Store {
         let mut random = Random(random);
         for _ in 0..RANDOM_KEY_DRAWS {
             let at = evict::below(random.next(), self.entries.len() as usize) as u32;
-            if let Some(e) = self.entries.get(at)
-                && matches!(self.roles[e.slot as usize], Role::Primary { .. })
+            if let Some(slot) = self.entries.get(at).and_then(|e| self.slot_of(e))
+                && matches!(self.roles[slot.ix()], Role::Primary { .. })
             {
-                return Some((Slot(e.slot), self.key(at)));
+                return Some((slot, self.key(at)));
             }
         }
         let slots = self.candidates.of(Scope::Own);

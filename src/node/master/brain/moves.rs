@@ -36,6 +36,9 @@ pub const SHUTDOWN_AGAIN_MS: u64 = 500;
 pub const RECORD_MS: u64 = 5000;
 /// Rates are means over this long, milliseconds.
 const RATE_MS: u64 = 5000;
+/// Promotions, and the next steps of slots, gather for so long between two entries, milliseconds: every entry costs every process
+/// a look at all slots, and clients pay for that.
+pub const GATHER_MS: u64 = 40;
 /// Slots switched by one entry at most.
 const SWITCHES_MAX: usize = 4096;
 
@@ -50,6 +53,8 @@ pub(super) struct Moves {
     handovers: BTreeMap<(usize, Ref), Mono>,
     /// No handover begins before.
     again_at: Mono,
+    /// Neither does any step of a slot.
+    step_at: Mono,
     shutdown_at: Mono,
     /// What each primary said that it copied to each node, and when that last changed.
     copies: BTreeMap<(Ref, NodeId), Copies>,
@@ -240,7 +245,7 @@ impl Brain {
 
     fn advance(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
         let (now, state) = (t.now, t.state);
-        if self.is_busy(|p| matches!(p, Purpose::Moves | Purpose::Scale)) {
+        if now < self.moves.step_at || self.is_busy(|p| matches!(p, Purpose::Moves | Purpose::Scale)) {
             return;
         }
         let finish = op.cancelling || op.state == OperationState::Paused;
@@ -271,6 +276,7 @@ impl Brain {
             None => batch(&state.cfg, self.goals_of(id, op, state.cfg.slots.len()), &seen.2, finish),
         };
         if !next.changes.is_empty() {
+            self.moves.step_at = now.plus_ms(GATHER_MS);
             return self.propose(t, Purpose::Moves, Act::Change { op: Some(id), changes: next.changes });
         }
         // Or orphan slots were given to a node that is drained, after its way out was planned.

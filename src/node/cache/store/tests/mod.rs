@@ -40,6 +40,11 @@ fn audit(store: &mut Store) {
             }
         }
     }
+    let held: u64 = (0..SLOTS as u16).map(|s| store.slot_stats(Slot(s)).keys).sum();
+    assert_eq!(store.dispose(3), u64::from(store.entries.live()) > held);
+    assert!(!store.dispose(usize::MAX));
+    assert_eq!(u64::from(store.entries.live()), held);
+    assert_eq!(store.bodies.len() - store.free_bodies.len(), store.body_of.iter().filter(|b| **b != NO_BODY).count());
     let t = store.totals();
     assert_eq!((t.primary_keys, t.primary_bytes), primary);
     assert_eq!((t.backup_keys, t.backup_bytes), backup);

@@ -26,6 +26,7 @@ enum Op {
     Sweep(usize),
     Role(u8),
     Clear,
+    Dispose(usize),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -43,6 +44,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (0..20usize).prop_map(Op::Sweep),
         2 => (0..5u8).prop_map(Op::Role),
         1 => Just(Op::Clear),
+        2 => (0..20usize).prop_map(Op::Dispose),
     ]
 }
 
@@ -139,6 +141,7 @@ proptest! {
                     }
                 }
                 Op::Role(r) => store.set_role(slot, role_of(r)),
+                Op::Dispose(max) => _ = store.dispose(max),
                 Op::Clear => {
                     store.clear_slot(slot);
                     model.keys.clear();
