@@ -2,7 +2,7 @@
 //!
 //! A view is judged by `cluster_id` and `cfg_index` alone, whoever brings it (ARCHITECTURE: views).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -165,19 +165,7 @@ impl Config {
 
     /// Packs the slots for which `keep` holds into ranges.
     pub fn ranges(&self, keep: impl Fn(&SlotState) -> bool) -> Vec<SlotRange> {
-        let mut out: Vec<SlotRange> = Vec::new();
-        let mut last: Option<&Arc<SlotState>> = None;
-        for (i, s) in self.slots.iter().enumerate() {
-            if !keep(s) {
-                continue;
-            }
-            match out.last_mut() {
-                Some(r) if r.last.ix() + 1 == i && last.is_some_and(|l| l == s) => r.last = Slot(i as u16),
-                _ => out.push(SlotRange { first: Slot(i as u16), last: Slot(i as u16), state: SlotState::clone(s) }),
-            }
-            last = Some(s);
-        }
-        out
+        ranges(&self.slots, keep)
     }
 
     /// The whole of it, ready to travel.
@@ -187,6 +175,10 @@ impl Config {
 
     /// What changed after `base`; a full view when `base` is 0. Correct because `cver` dates every slot.
     pub fn since(&self, base: u64) -> View {
+        let (slots, alike) = match base {
+            0 => (self.ranges(|_| true), Vec::new()),
+            _ => (Vec::new(), self.alike(|s| s.cver > base)),
+        };
         View {
             cluster_id: self.cluster_id,
             base,
@@ -194,8 +186,27 @@ impl Config {
             backups: self.backups,
             stopping: self.stopping,
             members: self.members.clone(),
-            slots: self.ranges(|s| base == 0 || s.cver > base),
+            slots,
+            alike,
         }
+    }
+
+    /// Packs the slots for which `keep` holds by what they are.
+    fn alike(&self, keep: impl Fn(&SlotState) -> bool) -> Vec<Alike> {
+        let mut out: Vec<Alike> = Vec::new();
+        let mut known: HashMap<&SlotState, usize> = HashMap::new();
+        for (i, s) in self.slots.iter().enumerate().filter(|(_, s)| keep(s)) {
+            let slot = Slot(i as u16);
+            let group = *known.entry(s).or_insert_with(|| {
+                out.push(Alike { ranges: Vec::new(), state: SlotState::clone(s) });
+                out.len() - 1
+            });
+            match out[group].ranges.last_mut() {
+                Some((_, last)) if last.ix() + 1 == i => *last = slot,
+                _ => out[group].ranges.push((slot, slot)),
+            }
+        }
+        out
     }
 
     /// Takes a view in: another cluster's is refused, an older one ignored, a delta applied only onto exactly its base.
@@ -213,11 +224,16 @@ impl Config {
             self.slots = vec![Arc::default(); SLOTS];
         }
         let end = self.slots.len();
-        if view.slots.iter().any(|r| r.first > r.last || r.last.ix() >= end) {
+        let apart = view.slots.iter().map(|r| (r.first, r.last));
+        if apart.chain(view.alike.iter().flat_map(|a| a.ranges.iter().copied())).any(|(a, b)| a > b || b.ix() >= end) {
             return Absorbed::Foreign;
         }
         for r in &view.slots {
             self.slots[r.first.ix()..=r.last.ix()].fill(Arc::new(r.state.clone()));
+        }
+        for a in &view.alike {
+            let state = Arc::new(a.state.clone());
+            a.ranges.iter().for_each(|(first, last)| self.slots[first.ix()..=last.ix()].fill(state.clone()));
         }
         self.cluster_id = view.cluster_id;
         self.cfg_index = view.cfg_index;
@@ -258,8 +274,39 @@ pub struct View {
     pub stopping: bool,
     /// All members (few, so always whole).
     pub members: BTreeMap<NodeId, Member>,
-    /// The slots that changed, as ranges.
+    /// All slots, as ranges: of a full view.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slots: Vec<SlotRange>,
+    /// The slots that changed: of a delta. What changes together is alike, but seldom side by side.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alike: Vec<Alike>,
+}
+
+/// Slots that are all the same.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alike {
+    /// Which: first and last of every run.
+    pub ranges: Vec<(Slot, Slot)>,
+    /// What all of them are.
+    #[serde(flatten)]
+    pub state: SlotState,
+}
+
+/// Packs the slots of a table for which `keep` holds into ranges.
+pub fn ranges(slots: &[Arc<SlotState>], keep: impl Fn(&SlotState) -> bool) -> Vec<SlotRange> {
+    let mut out: Vec<SlotRange> = Vec::new();
+    let mut last: Option<&Arc<SlotState>> = None;
+    for (i, s) in slots.iter().enumerate() {
+        if !keep(s) {
+            continue;
+        }
+        match out.last_mut() {
+            Some(r) if r.last.ix() + 1 == i && last.is_some_and(|l| l == s) => r.last = Slot(i as u16),
+            _ => out.push(SlotRange { first: Slot(i as u16), last: Slot(i as u16), state: SlotState::clone(s) }),
+        }
+        last = Some(s);
+    }
+    out
 }
 
 #[cfg(test)]
@@ -298,7 +345,7 @@ mod tests {
         new.cfg_index = 8;
         Arc::make_mut(&mut new.slots[3]).cver = 8;
         let delta = new.since(5);
-        assert_eq!(delta.slots.len(), 1);
+        assert_eq!((delta.slots.len(), delta.alike.len()), (0, 1));
         let mut taker = old.clone();
         assert_eq!(taker.absorb(&delta), Absorbed::New);
         assert_eq!(taker, new);

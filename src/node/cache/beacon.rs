@@ -21,6 +21,9 @@ use crate::proto::id::Ref;
 pub const BEACON_EVERY: Duration = Duration::from_millis(100);
 /// An answer that takes longer is of no use: the lease it would grant is over.
 pub const ANSWER_MAX: Duration = Duration::from_millis(super::slot::LEASE_MS);
+/// Who is behind gets the view from the masters as a rule; a peer is asked for it after so long. It costs both of them a
+/// moment in which clients wait, for every two nodes that are not at the same view.
+pub const PULL_AFTER: Duration = Duration::from_millis(20);
 /// Between two dials.
 pub const REDIAL: Duration = Duration::from_millis(50);
 
@@ -57,6 +60,9 @@ async fn ask(node: &Node, peer: &PeerRef) -> io::Result<()> {
         let answer = timeout(ANSWER_MAX, answer(node, &mut stream, &mut inbox, n));
         let granted = answer.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         if !take_answer(node, peer, sent, granted) {
+            if node.reaches(granted, PULL_AFTER).await {
+                continue;
+            }
             wire::send(&mut stream, &Frame::Pull { have: *node.cfg_index.borrow() }).await?;
             let pulled = timeout(ANSWER_MAX, view(node, &mut stream, &mut inbox));
             pulled.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
@@ -149,7 +155,7 @@ async fn promise(node: &Node, from: &Ref, stream: &mut TcpStream, inbox: &mut In
         };
         let Some((n, cfg_index)) = asked else { continue };
         let have = *node.cfg_index.borrow();
-        if cfg_index > have {
+        if cfg_index > have && !node.reaches(cfg_index, PULL_AFTER).await {
             // Behind: pull from the one that showed it, then answer.
             wire::send(stream, &Frame::Pull { have }).await?;
             timeout(ANSWER_MAX, view(node, stream, inbox))

@@ -1,7 +1,7 @@
 //! The node's side of the masters: registers, beats every 250 ms, follows REFRESH_MASTER, pulls configurations, reports
 //! ready learners and stalled members. When its masters are gone it keeps serving and keeps trying all it knows, for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -197,6 +197,8 @@ pub struct Talk<'a> {
     pub register_soon: bool,
     /// The RELINQUISH said since the last tick: slot → cver.
     said: BTreeMap<Slot, u64>,
+    /// Learners reported since then: slot, who, `cver`, `since`.
+    reported: BTreeSet<(Slot, Ref, u64, u64)>,
 }
 
 async fn serve(
@@ -274,7 +276,17 @@ impl<'a> Talk<'a> {
         addr: String,
         registered: &'a mut bool,
     ) -> Self {
-        Self { node, home, masters, addr, registered, out: Vec::new(), register_soon: false, said: BTreeMap::new() }
+        Self {
+            node,
+            home,
+            masters,
+            addr,
+            registered,
+            out: Vec::new(),
+            register_soon: false,
+            said: BTreeMap::new(),
+            reported: BTreeSet::new(),
+        }
     }
 
     fn say(&mut self, message: Message) {
@@ -292,10 +304,11 @@ impl<'a> Talk<'a> {
     pub fn tick(&mut self) {
         if *self.registered {
             self.beat();
-            self.report_ready();
-            self.complain();
             // What no view has answered yet is said again.
             self.said.clear();
+            self.reported.clear();
+            self.report_ready();
+            self.complain();
             self.relinquish();
             self.ask_to_leave();
         }
@@ -462,10 +475,11 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Reports learners that are counted and complete.
+    /// Reports learners that are counted and complete and were not reported since the last tick.
     pub fn report_ready(&mut self) {
         let ready = self.node.ready_learners();
-        for (learner, slots) in ready {
+        for (learner, mut slots) in ready {
+            slots.retain(|(slot, cver, since)| self.reported.insert((*slot, learner.clone(), *cver, *since)));
             let primary = self.node.me.clone();
             for part in slots.chunks(READY_MAX) {
                 let m = LearnerReady { primary: primary.clone(), learner: learner.clone(), slots: part.to_vec() };
@@ -502,13 +516,9 @@ impl Node {
     pub fn ready_learners(&self) -> BTreeMap<Ref, Vec<(Slot, u64, u64)>> {
         let mut out: BTreeMap<Ref, Vec<(Slot, u64, u64)>> = BTreeMap::new();
         let now = Mono::now();
-        for (n, shard) in self.shards.iter().enumerate() {
-            let shard = lock(shard);
-            for s in (n..shard.slots()).step_by(self.shards.len()) {
-                let slot = Slot(s as u16);
-                for (learner, cver, since) in shard.slot(slot).ready_learners(now) {
-                    out.entry(learner.clone()).or_default().push((slot, cver, since));
-                }
+        for slot in lock(&self.teaching).clone() {
+            for (learner, cver, since) in lock(self.shard(slot)).slot(slot).ready_learners(now) {
+                out.entry(learner.clone()).or_default().push((slot, cver, since));
             }
         }
         out

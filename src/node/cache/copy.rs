@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::node::Node;
 use super::peer::PeerRef;
@@ -15,22 +15,24 @@ use crate::proto::frame::Stream;
 /// How often copies that wait for a lease or for quota are tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// A copy rests after so many bytes, so that clients of either end never wait for more than this in front of them.
+/// Where clients are served a copy rests after so many bytes, so that they never wait for more than this in front of them.
 const BURST_BYTES: u64 = 16 << 10;
-/// For so long: with the burst above, at most 16 MiB a second to a peer.
-const REST: Duration = Duration::from_millis(1);
 
 /// Runs for as long as the peer is a member.
 pub async fn run(node: Arc<Node>, peer: PeerRef) {
     let mut copying = Copying::default();
+    let mut pace = Pace::default();
     let mut rested_at = 0;
     while !peer.gone.load(Ordering::Acquire) {
         match copying.step(&node, &peer) {
             Step::Sent => {
                 let copied = peer.copied.bytes.load(Ordering::Relaxed);
-                if copied.saturating_sub(rested_at) >= BURST_BYTES {
+                let rest = pace.rest(node.counters.commands.load(Ordering::Relaxed), Instant::now());
+                if copied.saturating_sub(rested_at) >= BURST_BYTES && !rest.is_zero() {
                     rested_at = copied;
-                    sleep(REST).await;
+                    let began = Instant::now();
+                    sleep(rest).await;
+                    pace.rested(rest, began.elapsed());
                 } else {
                     tokio::task::yield_now().await;
                 }
@@ -40,6 +42,61 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
                 let idle = if soon { RETRY } else { Duration::from_secs(1) };
                 drop(timeout(idle, peer.copy_wake.notified()).await);
                 count_again(&node, &peer);
+            }
+        }
+    }
+}
+
+/// How long a copy rests between two bursts: not at all where no client asks anything, and the longer the later this thread gets
+/// to run, for its clients wait as long. Grows by half of itself at once and shrinks slowly, as a sender's window does the other
+/// way round.
+#[derive(Debug)]
+pub struct Pace {
+    rest_ms: u64,
+    /// Rests in a row that were not late.
+    in_time: u32,
+    commands: u64,
+    asked: Option<Instant>,
+}
+
+/// The shortest rest, milliseconds: with the burst above, at most 8 MiB a second to a peer.
+const REST_MIN_MS: u64 = 2;
+/// The longest: copying never stops.
+const REST_MAX_MS: u64 = 32;
+/// A rest that took so much longer than asked for was late: a timer's rounding, and half of what clients may wait.
+const LATE: Duration = Duration::from_micros(2500);
+/// After so many rests in time they get shorter.
+const IN_TIME: u32 = 4;
+/// Without a command for so long nobody asks anything.
+const QUIET: Duration = Duration::from_millis(100);
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { rest_ms: REST_MIN_MS, in_time: 0, commands: 0, asked: None }
+    }
+}
+
+impl Pace {
+    /// How long to rest now; `commands` is how many were served so far.
+    pub fn rest(&mut self, commands: u64, now: Instant) -> Duration {
+        if commands != self.commands {
+            self.commands = commands;
+            self.asked = Some(now);
+        }
+        let busy = self.asked.is_some_and(|at| now.duration_since(at) < QUIET);
+        if busy { Duration::from_millis(self.rest_ms) } else { Duration::ZERO }
+    }
+
+    /// A rest took so long.
+    pub fn rested(&mut self, asked: Duration, took: Duration) {
+        if took > asked + LATE {
+            self.in_time = 0;
+            self.rest_ms = (self.rest_ms + self.rest_ms.div_ceil(2)).min(REST_MAX_MS);
+        } else {
+            self.in_time += 1;
+            if self.in_time >= IN_TIME {
+                self.in_time = 0;
+                self.rest_ms = (self.rest_ms - 1).max(REST_MIN_MS);
             }
         }
     }
@@ -107,5 +164,38 @@ pub fn count_again(node: &Node, peer: &PeerRef) {
         if !lock(node.shard(stream.slot)).count(peer, &stream, turn) {
             lock(&peer.uncounted).push(stream);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn copies_rest_for_clients_and_for_nobody_else() {
+        let mut pace = Pace::default();
+        let start = Instant::now();
+        assert_eq!(pace.rest(0, start), Duration::ZERO);
+        assert_eq!(pace.rest(1, start), MS * 2);
+        assert_eq!(pace.rest(1, start + QUIET / 2), MS * 2);
+        assert_eq!(pace.rest(1, start + QUIET), Duration::ZERO);
+    }
+
+    #[test]
+    fn rests_grow_fast_and_shrink_slowly_within_their_bounds() {
+        let mut pace = Pace::default();
+        let now = Instant::now();
+        let mut rests = Vec::new();
+        for n in 0..10 {
+            rests.push(pace.rest(n + 1, now));
+            pace.rested(rests[n as usize], rests[n as usize] + LATE + MS);
+        }
+        assert_eq!(rests.iter().map(Duration::as_millis).collect::<Vec<_>>(), [2, 3, 5, 8, 12, 18, 27, 32, 32, 32]);
+        for _ in 0..IN_TIME * REST_MAX_MS as u32 {
+            pace.rested(MS, MS + LATE);
+        }
+        assert_eq!(pace.rest(100, now), MS * 2);
     }
 }

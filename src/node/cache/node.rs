@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::beat::Looks;
@@ -75,6 +77,8 @@ pub struct Node {
     pub stopped: AtomicBool,
     /// Slots this node is primary of and shall give away.
     pub giving: Mutex<Vec<Slot>>,
+    /// Slots this node is primary of and copies to somebody.
+    pub teaching: Mutex<Vec<Slot>>,
     /// This process was asked to end: it wants to be drained first.
     pub leaving: watch::Sender<bool>,
     /// The masters let this life go by plan.
@@ -162,6 +166,7 @@ impl Node {
             fenced: watch::Sender::new(false),
             stopped: AtomicBool::new(false),
             giving: Mutex::default(),
+            teaching: Mutex::default(),
             leaving: watch::Sender::new(false),
             left: AtomicBool::new(false),
             own_quota: AtomicU64::new(0),
@@ -180,7 +185,7 @@ impl Node {
         };
         if standalone {
             node.budget.set_primary_quota(node.config.memory);
-            node.publish(Arc::new(view));
+            node.publish(Arc::new(view), false);
         }
         node
     }
@@ -255,6 +260,13 @@ impl Node {
         lock(&self.peers).values().map(|p| lock(&p.queue).backlog()).max().unwrap_or(0)
     }
 
+    /// Waits until this view, or a newer one, is taken in; whether it was in time.
+    pub async fn reaches(&self, cfg_index: u64, within: Duration) -> bool {
+        let mut known = self.cfg_index.subscribe();
+        // An error is a node that ends.
+        matches!(timeout(within, known.wait_for(|index| *index >= cfg_index)).await, Ok(Ok(_)))
+    }
+
     /// Takes a view in, slot by slot, whoever brought it.
     pub fn absorb(&self, view: &View) -> Absorbed {
         let old = self.view();
@@ -302,8 +314,7 @@ impl Node {
         for (n, shard) in self.shards.iter().enumerate() {
             let mut shard = lock(shard);
             shard.config = new.clone();
-            for s in (n..new.slots.len()).step_by(self.shards.len()).filter(|&s| new.slots[s].cver != old_cver(&old, s))
-            {
+            for s in (n..new.slots.len()).step_by(self.shards.len()).filter(|&s| is_changed(&old, &new, s)) {
                 let slot = Slot(s as u16);
                 let was = shard.slot(slot).rank();
                 let change = shard.reconfigure(slot, &new.slots[s], &self.me, now, promised, |r| self.peer(r, &new));
@@ -320,10 +331,18 @@ impl Node {
         if gained + lost > 0 {
             info!(epoch = new.cfg_index, gained, lost, "primary slots changed");
         }
-        let mine = |s: &SlotState| s.phase == Phase::Handover && s.primary.as_ref() == Some(&self.me);
-        let giving = new.slots.iter().enumerate().filter(|(_, s)| mine(s)).map(|(ix, _)| Slot(ix as u16));
-        *lock(&self.giving) = giving.collect();
-        self.publish(new.clone());
+        let mine = |of: fn(&SlotState) -> bool| {
+            let slots = new.slots.iter().enumerate();
+            slots
+                .filter(|(_, s)| of(s) && s.primary.as_ref() == Some(&self.me))
+                .map(|(ix, _)| Slot(ix as u16))
+                .collect()
+        };
+        *lock(&self.giving) = mine(|s| s.phase == Phase::Handover);
+        *lock(&self.teaching) = mine(|s| !s.learners.is_empty());
+        // At once when leases at this view are waited for, to serve or to give away, not at the next tick.
+        let urgent = gained > 0 || self.is_giving();
+        self.publish(new.clone(), urgent);
         for (node, slots) in copies {
             let peer = self.peer(&node, &new);
             lock(&peer.jobs).extend(slots);
@@ -334,15 +353,16 @@ impl Node {
         absorbed
     }
 
-    fn publish(&self, new: Arc<Config>) {
+    fn publish(&self, new: Arc<Config>, urgent: bool) {
         for shard in &self.shards {
             lock(shard).config = new.clone();
         }
         let index = new.cfg_index;
         *self.view.write().unwrap_or_else(std::sync::PoisonError::into_inner) = new;
         self.cfg_index.send_replace(index);
-        // At once when a view changes, not at the next tick: leases at the new pterm are waited for.
-        lock(&self.peers).values().for_each(|p| p.beacon_wake.notify_one());
+        if urgent {
+            lock(&self.peers).values().for_each(|p| p.beacon_wake.notify_one());
+        }
         self.clients.nudge_all();
     }
 
@@ -536,8 +556,10 @@ impl Node {
     }
 }
 
-fn old_cver(old: &Config, slot: usize) -> u64 {
-    old.slots.get(slot).map_or(u64::MAX, |s| s.cver)
+fn is_changed(old: &Config, new: &Config, slot: usize) -> bool {
+    let (Some(old), Some(new)) = (old.slots.get(slot), new.slots.get(slot)) else { return true };
+    // What a delta leaves be is the same record, not an equal one: most slots are not even looked at.
+    !Arc::ptr_eq(old, new) && old.cver != new.cver
 }
 
 /// What a node without masters believes: itself, primary of everything.

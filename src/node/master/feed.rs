@@ -17,7 +17,7 @@ use crate::proto::control::{self, ENVELOPE_V, Envelope, Message, RefreshIp, Refr
 use crate::proto::event::Event;
 use crate::proto::id::{ClusterId, MasterId};
 use crate::proto::status::Status;
-use crate::proto::view::Config;
+use crate::proto::view::{Config, SlotState, ranges};
 
 /// Between two views of a stream: four a second are as many as a person can follow.
 pub const VIEW_EVERY: Duration = Duration::from_millis(250);
@@ -29,8 +29,8 @@ const DELTAS_MAX: usize = 8;
 pub struct Frame {
     /// The status document.
     status: Box<RawValue>,
-    /// The slot table, as ranges.
-    slots: Arc<RawValue>,
+    /// The slot table: made into text when somebody is to be sent it.
+    slots: Vec<Arc<SlotState>>,
     /// Which configuration the table is of.
     cfg_index: u64,
     /// The last event that happened by then.
@@ -108,14 +108,24 @@ impl Feed {
 
     /// Makes a view of this moment; `status` judges the state it is given.
     pub fn frame(&self, status: impl FnOnce(&State) -> Status) -> Arc<Frame> {
-        let (status, cfg_index, event_seq, table) = self.raft.read(|r| {
+        let (status, cfg_index, event_seq, slots) = self.raft.read(|r| {
             let state = &r.state;
-            let cached = lock(&self.table).clone().filter(|(index, _)| *index == state.cfg.cfg_index);
-            let table = cached.map_or_else(|| raw(&state.cfg.ranges(|_| true)).into(), |(_, table)| table);
-            (status(state), state.cfg.cfg_index, state.event_seq, table)
+            (status(state), state.cfg.cfg_index, state.event_seq, state.cfg.slots.clone())
         });
-        *lock(&self.table) = Some((cfg_index, table.clone()));
-        Arc::new(Frame { status: raw(&status), slots: table, cfg_index, event_seq })
+        Arc::new(Frame { status: raw(&status), slots, cfg_index, event_seq })
+    }
+
+    /// The slot table of a frame as text, made once for all watchers.
+    fn table(&self, frame: &Frame) -> Arc<RawValue> {
+        let mut table = lock(&self.table);
+        match &*table {
+            Some((index, text)) if *index == frame.cfg_index => text.clone(),
+            _ => {
+                let text: Arc<RawValue> = raw(&ranges(&frame.slots, |_| true)).into();
+                *table = Some((frame.cfg_index, text.clone()));
+                text
+            }
+        }
     }
 
     /// Hands a view to all watchers; the one before it is gone, sent or not.
@@ -125,7 +135,16 @@ impl Feed {
 
     /// The line that brings a stream to this view: the slot table if it changed, the events since. `id` is the request's.
     pub fn view(&self, frame: &Frame, cursor: &mut Cursor, id: u64) -> Bytes {
-        let slots = (cursor.cfg_index != Some(frame.cfg_index)).then_some(&*frame.slots);
+        let table = (cursor.cfg_index != Some(frame.cfg_index)).then(|| self.table(frame));
+        self.view_with(frame, table.as_deref(), cursor, id)
+    }
+
+    /// The line that answers one who asks for the status: all events that are kept, and no slot table, which may be megabytes.
+    pub fn status(&self, frame: &Frame, id: u64) -> Bytes {
+        self.view_with(frame, None, &mut Cursor::default(), id)
+    }
+
+    fn view_with(&self, frame: &Frame, slots: Option<&RawValue>, cursor: &mut Cursor, id: u64) -> Bytes {
         let events = self.raft.read(|r| {
             let new = r.state.events.iter().filter(|e| e.seq > cursor.event_seq && e.seq <= frame.event_seq);
             new.cloned().collect()

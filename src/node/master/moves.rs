@@ -10,6 +10,7 @@
 //! A star is a move done. Add before remove, always; all backups that move do so before the first primary does.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -55,6 +56,18 @@ pub fn goals(moves: &[Move], slots: usize) -> Vec<Goal> {
         }
     }
     out
+}
+
+/// Slots that nobody shall back, as ranges: the only ones whose last backup may go.
+pub fn unbacked(moves: &[Move]) -> Vec<RangeInclusive<usize>> {
+    let to_nobody = moves.iter().filter(|m| m.what == Role::Backup && m.to.is_none());
+    to_nobody.map(|m| m.first.ix()..=m.last.ix()).collect()
+}
+
+/// This member is the last backup, and the plan has one for the slot: it stays until another is there.
+pub fn needs(unbacked: &[RangeInclusive<usize>], ix: usize, slot: &SlotState, node: &Ref) -> bool {
+    let is_last = slot.in_sync(node) && slot.insync.len() == 2;
+    is_last && !unbacked.iter().any(|r| r.contains(&ix)) && !mutant::is(Mutant::LastBackupGoes)
 }
 
 /// What comes next for one slot.
@@ -103,12 +116,6 @@ impl Goal {
     /// Nobody is there to back the slot.
     fn has_nobody(&self) -> bool {
         matches!(self.backup, Some((_, None)))
-    }
-
-    /// This member is the last backup, and the plan has one for the slot: it stays until another is there.
-    pub fn needs(&self, slot: &SlotState, node: &Ref) -> bool {
-        let is_last = slot.in_sync(node) && slot.insync.len() == 2;
-        is_last && !self.has_nobody() && !mutant::is(Mutant::LastBackupGoes)
     }
 
     /// A member that is not wanted in the end and not needed until then: what an operation, a death or an earlier plan left.

@@ -18,6 +18,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ use crate::proto::slot::{SLOTS, Slot};
 use crate::proto::view::{Config, Phase, View};
 
 use super::entry::{Act, Answer, Applied, Change, Entry, HandedOut, Placed, SlotChange};
-use super::moves::{Goal, goals};
+use super::moves::{needs, unbacked};
 use super::operation::may_hold;
 use crate::proto::operation::{OperationKind, OperationState};
 use crate::proto::plan::Move;
@@ -293,7 +294,7 @@ impl State {
         // A removal may have been proposed for an earlier plan, which had nobody to back the slot.
         let removes = changes.iter().any(|c| matches!(c.change, Change::RemoveMember { .. }));
         let plan = op.filter(|_| removes).and_then(|id| self.operations.get(&id));
-        let plan = plan.map(|o| goals(o.moves.as_deref().unwrap_or_default(), self.cfg.slots.len()));
+        let plan = plan.map(|o| unbacked(o.moves.as_deref().unwrap_or_default()));
         let mut moves = 0u64;
         for c in changes {
             let applied = self.change_runs(cx, c, plan.as_deref(), &mut primaries);
@@ -323,17 +324,16 @@ impl State {
         &mut self,
         cx: &mut Apply<'_>,
         c: &SlotChange,
-        plan: Option<&[Goal]>,
+        unbacked: Option<&[RangeInclusive<usize>]>,
         primaries: &mut Primaries,
     ) -> u64 {
         let mut applied = 0;
         for run in &c.runs {
             for ix in self.span(cx, run.first, run.last) {
                 let mut slot = std::mem::take(&mut self.cfg.slots[ix]);
-                let takes_last =
-                    |goal: &Goal| matches!(&c.change, Change::RemoveMember { node } if goal.needs(&slot, node));
+                let takes_last = |unbacked: &[RangeInclusive<usize>]| matches!(&c.change, Change::RemoveMember { node } if needs(unbacked, ix, &slot, node));
                 let fits = slot.cver == run.cver
-                    && !plan.is_some_and(|goals| takes_last(&goals[ix]))
+                    && !unbacked.is_some_and(takes_last)
                     && slots::change(Arc::make_mut(&mut slot), cx.index, &c.change, |n| self.cfg.is_live(n), primaries);
                 self.cfg.slots[ix] = slot;
                 if fits {

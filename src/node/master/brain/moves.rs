@@ -30,15 +30,19 @@ pub const AGAIN_MS: u64 = 1000;
 /// A copy that brings nothing new for this long is given up and planned anew, milliseconds: twelve times what the longest stall
 /// of a link may last that is not a death.
 pub const STUCK_MS: u64 = 60_000;
+/// It is looked for so often, milliseconds.
+const STUCK_LOOK_MS: u64 = 1000;
 /// SHUTDOWN_CACHE is said again after so long, milliseconds.
 pub const SHUTDOWN_AGAIN_MS: u64 = 500;
 /// What was copied is put on record so often while an operation runs, milliseconds: a new leader goes on counting from there.
 pub const RECORD_MS: u64 = 5000;
 /// Rates are means over this long, milliseconds.
 const RATE_MS: u64 = 5000;
-/// Promotions, and the next steps of slots, gather for so long between two entries, milliseconds: every entry costs every process
-/// a look at all slots, and clients pay for that.
-pub const GATHER_MS: u64 = 40;
+/// Promotions, and the next steps of slots, gather for so long between two entries, milliseconds, unless all that is under way is
+/// there: every entry costs every process a look at all slots, and clients pay for that.
+pub const GATHER_MS: u64 = 500;
+/// Where slots are without a backup, promotions gather for so long.
+pub const GATHER_SOLO_MS: u64 = 50;
 /// Slots switched by one entry at most.
 const SWITCHES_MAX: usize = 4096;
 
@@ -60,7 +64,8 @@ pub(super) struct Moves {
     copies: BTreeMap<(Ref, NodeId), Copies>,
     /// Learners, by slot and `since`, and when this leader first saw each.
     learning: BTreeMap<(usize, u64), Mono>,
-    learned: Option<u64>,
+    /// The configuration that handovers were last looked for in.
+    followed: Option<u64>,
     stuck_at: Mono,
     figures: Figures,
     last_rate: Option<u64>,
@@ -120,6 +125,10 @@ impl Moves {
 
     /// Forgets the handovers that are over, and dates the new ones.
     fn follow(&mut self, state: &State, under_way: &[usize], now: Mono) {
+        if self.followed == Some(state.cfg.cfg_index) {
+            return;
+        }
+        self.followed = Some(state.cfg.cfg_index);
         let slots = &state.cfg.slots;
         let mut handovers = BTreeMap::new();
         for &ix in under_way {
@@ -245,7 +254,9 @@ impl Brain {
 
     fn advance(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
         let (now, state) = (t.now, t.state);
-        if now < self.moves.step_at || self.is_busy(|p| matches!(p, Purpose::Moves | Purpose::Scale)) {
+        // Nothing is under way that more could come of.
+        let is_idle = self.survey.copies.is_empty();
+        if now < self.moves.step_at && !is_idle || self.is_busy(|p| matches!(p, Purpose::Moves | Purpose::Scale)) {
             return;
         }
         let finish = op.cancelling || op.state == OperationState::Paused;
@@ -422,11 +433,10 @@ impl Brain {
             self.moves.learning.clear();
             return;
         }
-        if self.moves.learned == Some(state.cfg.cfg_index) && now < self.moves.stuck_at {
+        if now < self.moves.stuck_at {
             return;
         }
-        self.moves.learned = Some(state.cfg.cfg_index);
-        self.moves.stuck_at = now.plus_ms(1000);
+        self.moves.stuck_at = now.plus_ms(STUCK_LOOK_MS);
         let mut learning = BTreeMap::new();
         let mut stuck: BTreeMap<Ref, Vec<(usize, u64)>> = BTreeMap::new();
         for (ix, s) in state.cfg.slots.iter().enumerate() {

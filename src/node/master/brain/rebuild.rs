@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::moves::GATHER_MS;
+use super::moves::{GATHER_MS, GATHER_SOLO_MS};
 use super::{Brain, Purpose, Turn};
 use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
 use crate::node::master::operation::{learners, removals, runs};
@@ -54,10 +54,12 @@ impl Brain {
     /// Commits what came in; while one entry is under way the next gathers.
     pub(super) fn promote(&mut self, t: &mut Turn<'_>) {
         let state = t.state;
-        if self.ready.is_empty() || t.now < self.promote_at || self.is_busy(|p| matches!(p, Purpose::Promote)) {
+        let is_all = self.ready.len() >= self.survey.copies.values().sum();
+        let is_due = is_all || t.now >= self.promote_at;
+        if self.ready.is_empty() || !is_due || self.is_busy(|p| matches!(p, Purpose::Promote)) {
             return;
         }
-        self.promote_at = t.now.plus_ms(GATHER_MS);
+        self.promote_at = t.now.plus_ms(if self.survey.solo > 0 { GATHER_SOLO_MS } else { GATHER_MS });
         let rebuild = open_rebuild(state).map(|(id, _)| id);
         // By operation first: an entry counts for one.
         let mut by_copy: BTreeMap<Promotion, Vec<(usize, u64)>> = BTreeMap::new();
