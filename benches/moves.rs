@@ -4,7 +4,8 @@
 //! `MOVES_RATE` (5,000) operations a second in all, half of them writes: `add`, `add`, `remove`, `remove`, one after the other.
 //! `MOVES_ROUNDS` (5) rounds; medians over them. Latency is counted from when an operation was due (open loop).
 //!
-//! A client follows MOVED once, and then asks for the slot map again as real clients do; every other error counts. A round fails
+//! The connections are those of one client, as an application has them: MOVED is followed once, and makes a task of its own ask
+//! for the slot map again; every other error counts. A round fails
 //! if a client met an error or an acknowledged write is gone, if other slots moved than were planned, or if what an operation
 //! says of itself ever falls or ends elsewhere than at all of it.
 
@@ -12,10 +13,10 @@
 mod common;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
@@ -29,8 +30,8 @@ const SIZE: usize = 100;
 const QUIET: Duration = Duration::from_secs(10);
 /// Between two looks at an operation.
 const LOOK: Duration = Duration::from_millis(200);
-/// A client asks for the slot map at most so often.
-const MAP_EVERY: Duration = Duration::from_millis(100);
+/// The client asks for the slot map at most so often.
+const MAP_EVERY: Duration = Duration::from_millis(200);
 /// The four steps of a round: command, its argument, nodes before and after.
 const STEPS: [(&str, &str, u32, u32); 4] =
     [("add", "1", 3, 4), ("add", "1", 4, 5), ("remove", "n5", 5, 4), ("remove", "n4", 4, 3)];
@@ -46,32 +47,6 @@ fn value(n: usize, version: u64) -> Vec<u8> {
     format!("{n}:{version}:{:x>SIZE$}", "").into_bytes()[..SIZE].to_vec()
 }
 
-/// A client as real ones are: it has the whole slot map, and asks for it again where it was sent on.
-struct Client {
-    once: Once,
-    mapped: Instant,
-}
-
-impl Client {
-    fn new(nodes: Vec<SocketAddr>) -> Client {
-        let first = nodes[0];
-        let mut once = Once::new(nodes);
-        once.map(first).expect("a slot map");
-        Client { once, mapped: Instant::now() }
-    }
-
-    fn call(&mut self, key: &[u8], args: &[&[u8]]) -> Result<Value, String> {
-        let answer = self.once.call(key, args)?;
-        if let Some(to) = self.once.moved.take()
-            && self.mapped.elapsed() > MAP_EVERY
-        {
-            self.mapped = Instant::now();
-            self.once.map(to)?;
-        }
-        Ok(answer)
-    }
-}
-
 /// What a client saw: microseconds by phase, errors, and what it wrote last.
 #[derive(Default)]
 struct Seen {
@@ -84,16 +59,19 @@ struct Load {
     stop: Arc<AtomicBool>,
     phase: Arc<AtomicUsize>,
     threads: Vec<JoinHandle<Seen>>,
+    mapper: JoinHandle<()>,
 }
 
 impl Load {
     fn start(c: &Cluster, keys: usize, rate: usize) -> Load {
         let (stop, phase) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let every = Duration::from_secs(1) * CLIENTS as u32 / rate as u32;
-        let nodes: Vec<SocketAddr> = (1..=5).map(|n| c.node_addr(n)).collect();
+        let mut mapper = Once::new((1..=5).map(|n| c.node_addr(n)).collect());
+        mapper.map(c.node_addr(1)).expect("a slot map");
+        let (moved, moves) = channel();
         let threads = (0..CLIENTS)
             .map(|w| {
-                let (stop, phase, mut client) = (stop.clone(), phase.clone(), Client::new(nodes.clone()));
+                let (stop, phase, mut client, moved) = (stop.clone(), phase.clone(), mapper.another(), moved.clone());
                 std::thread::spawn(move || {
                     let mut seen = Seen::default();
                     let mut random = 0x9e37_79b9_u64 + w as u64;
@@ -110,6 +88,9 @@ impl Load {
                         if let Err(e) = one(&mut client, n, version, &mut seen) {
                             seen.errors.push(format!("{}: {e}", key(n)));
                         }
+                        if let Some(to) = client.moved.take() {
+                            moved.send(to).expect("someone who maps");
+                        }
                         let took = due.elapsed().as_micros().min(u128::from(u32::MAX)) as u32;
                         seen.latencies[phase.load(Ordering::Relaxed)].push(took);
                     }
@@ -117,7 +98,15 @@ impl Load {
                 })
             })
             .collect();
-        Load { stop, phase, threads }
+        drop(moved);
+        let mapper = std::thread::spawn(move || {
+            while let Ok(to) = moves.recv() {
+                mapper.map(to).expect("a slot map");
+                sleep(MAP_EVERY);
+                while moves.try_recv().is_ok() {}
+            }
+        });
+        Load { stop, phase, threads, mapper }
     }
 
     fn end(self) -> Seen {
@@ -129,12 +118,13 @@ impl Load {
             all.errors.extend(seen.errors);
             all.latencies.iter_mut().zip(seen.latencies).for_each(|(a, b)| a.extend(b));
         }
+        self.mapper.join().expect("whoever maps");
         all
     }
 }
 
 /// One operation: a write, or a read of what is known of the key.
-fn one(client: &mut Client, n: usize, version: u64, seen: &mut Seen) -> Result<(), String> {
+fn one(client: &mut Once, n: usize, version: u64, seen: &mut Seen) -> Result<(), String> {
     let key = key(n);
     let key = key.as_bytes();
     if version.is_multiple_of(2) {
@@ -254,7 +244,7 @@ fn round(keys: usize, rate: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), Stri
     if !seen.errors.is_empty() {
         return Err(format!("{} errors of clients: {:?}", seen.errors.len(), &seen.errors[..seen.errors.len().min(5)]));
     }
-    let mut client = Client::new((1..=5).map(|n| c.node_addr(n)).collect());
+    let mut client = Once::new((1..=5).map(|n| c.node_addr(n)).collect());
     for (n, version) in &seen.acked {
         let key = key(*n);
         match client.call(key.as_bytes(), &[b"GET", key.as_bytes()])? {

@@ -11,6 +11,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cachectl::proto::resp::encode_command;
@@ -372,7 +373,7 @@ impl Routed {
 pub struct Once {
     nodes: Vec<SocketAddr>,
     open: HashMap<SocketAddr, Raw>,
-    slots: Vec<SocketAddr>,
+    slots: Arc<Mutex<Vec<SocketAddr>>>,
     /// Where the last call was sent on to.
     pub moved: Option<SocketAddr>,
 }
@@ -380,7 +381,13 @@ pub struct Once {
 impl Once {
     /// Believes the first of these nodes to have everything; is sent to these only.
     pub fn new(nodes: Vec<SocketAddr>) -> Once {
-        Once { slots: vec![nodes[0]; SLOTS], nodes, open: HashMap::new(), moved: None }
+        let slots = Arc::new(Mutex::new(vec![nodes[0]; SLOTS]));
+        Once { slots, nodes, open: HashMap::new(), moved: None }
+    }
+
+    /// Another connection of the same client: what one learns of slots the other knows.
+    pub fn another(&self) -> Once {
+        Once { slots: self.slots.clone(), nodes: self.nodes.clone(), open: HashMap::new(), moved: None }
     }
 
     fn at(&mut self, addr: SocketAddr, args: &[&[u8]]) -> Result<Value, String> {
@@ -396,13 +403,15 @@ impl Once {
     /// One command on one key.
     pub fn call(&mut self, key: &[u8], args: &[&[u8]]) -> Result<Value, String> {
         let slot = Slot::of_key(key).ix();
-        let answer = self.at(self.slots[slot], args)?;
+        let known = self.slots.lock().expect("no thread panicked")[slot];
+        let answer = self.at(known, args)?;
         let Value::Error(e) = &answer else { return Ok(answer) };
         let Some(to) = e.strip_prefix("MOVED ").and_then(|_| e.rsplit(' ').next()).and_then(|a| a.parse().ok()) else {
             return Err(e.to_string());
         };
         assert!(self.nodes.contains(&to), "{e}");
-        (self.slots[slot], self.moved) = (to, Some(to));
+        self.slots.lock().expect("no thread panicked")[slot] = to;
+        self.moved = Some(to);
         match self.at(to, args)? {
             Value::Error(again) => Err(format!("{e}, then {again}")),
             v => Ok(v),
@@ -417,7 +426,7 @@ impl Once {
             let (Value::Int(first), Value::Int(last), Value::Array(primary)) = (&r[0], &r[1], &r[2]) else { continue };
             let (Value::Bulk(host), Value::Int(port)) = (&primary[0], &primary[1]) else { continue };
             let addr = format!("{}:{port}", String::from_utf8_lossy(host)).parse().map_err(|e| format!("{e}"))?;
-            self.slots[*first as usize..=*last as usize].fill(addr);
+            self.slots.lock().expect("no thread panicked")[*first as usize..=*last as usize].fill(addr);
         }
         Ok(())
     }

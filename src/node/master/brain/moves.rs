@@ -43,6 +43,8 @@ const RATE_MS: u64 = 5000;
 pub const GATHER_MS: u64 = 500;
 /// Where slots are without a backup, promotions gather for so long.
 pub const GATHER_SOLO_MS: u64 = 50;
+/// What was relinquished waits so long for what else is under way, milliseconds: the clients of both wait for every entry.
+const GATHER_SWITCH_MS: u64 = 10;
 /// Slots switched by one entry at most.
 const SWITCHES_MAX: usize = 4096;
 
@@ -53,6 +55,8 @@ pub(super) struct Moves {
     goals: Option<(u64, u64, Vec<Goal>)>,
     /// What primaries relinquished, and the `cver` they did so at.
     relinquished: BTreeMap<Slot, u64>,
+    /// Since when one of them waits for the others under way.
+    switch_due: Option<Mono>,
     /// Handovers under way, and since when this leader knows of each; by the slot's place and target.
     handovers: BTreeMap<(usize, Ref), Mono>,
     /// No handover begins before.
@@ -238,6 +242,14 @@ impl Brain {
                 break;
             }
         }
+        let ready: usize = switched.values().map(Vec::len).sum();
+        let due = *self.moves.switch_due.get_or_insert(now.plus_ms(GATHER_SWITCH_MS));
+        if ready == 0 {
+            self.moves.switch_due = None;
+        } else if ready + late.len() < self.moves.handovers.len().min(SWITCHES_MAX) && now < due {
+            return;
+        }
+        self.moves.switch_due = None;
         let mut changes: Vec<SlotChange> = switched
             .into_iter()
             .map(|((to, completes), slots)| SlotChange { change: Change::Switch { to }, runs: runs(slots), completes })
