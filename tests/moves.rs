@@ -69,7 +69,7 @@ impl Drop for Extra {
 
 /// Asks the masters.
 fn ask(c: &Cluster, message: &Message) -> Result<Message, String> {
-    let masters = (1..=3).map(|m| format!("127.0.0.1:{}", c.base + m));
+    let masters = (1..=5).map(|m| format!("127.0.0.1:{}", c.base + m));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut client = MasterClient::new("test", masters, Waits::default());
     match runtime.block_on(client.request(message, Repeat::Unsafe)) {
@@ -189,7 +189,7 @@ fn check_all(c: &Cluster, acked: &HashMap<String, String>) {
 
 /// Waits for a status for which `f` holds; asked for on one connection, for a process each time would be a load of its own.
 fn wait(c: &Cluster, what: &str, f: impl Fn(&Json) -> bool) -> Json {
-    let masters = (1..=3).map(|m| format!("127.0.0.1:{}", c.base + m));
+    let masters = (1..=5).map(|m| format!("127.0.0.1:{}", c.base + m));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let mut client = MasterClient::new("test", masters, Waits::default());
     let mut last = Json::Null;
@@ -378,6 +378,53 @@ fn pause_resume_and_cancel_leave_a_cluster_that_can_be_balanced() {
     let s = wait(&c, "the cancel", |s| operation(s, op)["state"] == "cancelled" && idle(s));
     assert!(done(&s) < p.slots_total, "it was done before it could be cancelled");
     assert_eq!(s["slots"]["solo"], 0);
+    run(&c, &wish(OperationKind::Rebalance, &[]));
+    let (most, least) = spread(&wait(&c, "ok", idle));
+    assert!(most <= 4180 && least >= 3890, "{most} {least}");
+    let (acked, errors) = load.end();
+    assert!(errors.is_empty(), "{} errors: {:?}", errors.len(), &errors[..errors.len().min(10)]);
+    check_all(&c, &acked);
+}
+
+/// Kills whoever leads and waits for another; the dead one is begun again and may take its time.
+fn lose_the_leader(c: &Cluster) {
+    let leader = |s: &Json| s["leader"].as_str().map(str::to_owned);
+    let old = leader(&wait(c, "a leader", |s| s["leader"].is_string())).expect("a leader");
+    c.kill(&old);
+    wait(c, "another leader", |s| leader(s).is_some_and(|l| l != old));
+    let out = c.run(&["start", &old]);
+    assert!(out.status.success(), "{}", common::text(&out.stderr));
+}
+
+#[test]
+fn what_was_said_of_an_operation_outlives_its_leader() {
+    let _alone = alone();
+    // Five: a majority is there while the dead one comes back. Enough data that nothing is done before it is said.
+    let c = Cluster::up(&["--masters", "5", "--memory", "1gb"]);
+    let fill = ["bench", "--load", "--keys", "400000", "--size", "400", "--requests", "1", "--pipeline", "16", "-q"];
+    let out = c.run(&fill);
+    assert!(out.status.success(), "{}", common::text(&out.stderr));
+    let load = Load::start(&c, 2);
+    let _n4 = Extra::start(&c, 4, &["--standby"]);
+    wait(&c, "a standby node", |s| state_of(s, "n4") == "standby");
+    let p = plan(&c, &wish(OperationKind::ScaleOut, &["n4"]));
+    let op = apply(&c, &p).operation.expect("an operation");
+    let which = OperationId { operation: op };
+    let done = |s: &Json| operation(s, op)["slots_done"].as_u64().unwrap_or(0);
+    wait(&c, "its first moves", |s| done(s) > 0);
+    ask(&c, &Message::Pause(which)).expect("paused");
+    lose_the_leader(&c);
+    let s = wait(&c, "a pause", |s| operation(s, op)["state"] == "paused");
+    assert!(done(&s) < p.slots_total, "{}", operation(&s, op));
+    ask(&c, &Message::Resume(which)).expect("resumed");
+    lose_the_leader(&c);
+    let s = wait(&c, "a leader", |s| s["leader"].is_string());
+    assert_eq!(operation(&s, op)["state"], "running", "{}", operation(&s, op));
+    ask(&c, &Message::Cancel(which)).expect("cancelled");
+    lose_the_leader(&c);
+    let s = wait(&c, "the cancel", |s| operation(s, op)["state"] == "cancelled" && idle(s));
+    assert!(done(&s) < p.slots_total, "{}", operation(&s, op));
+    assert_eq!(s["slots"]["lost_total"], 0);
     run(&c, &wish(OperationKind::Rebalance, &[]));
     let (most, least) = spread(&wait(&c, "ok", idle));
     assert!(most <= 4180 && least >= 3890, "{most} {least}");
