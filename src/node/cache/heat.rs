@@ -3,6 +3,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 use super::shard::lock;
 use crate::proto::slot::{SLOTS, Slot};
 use crate::proto::stats::HotSlot;
@@ -95,36 +97,62 @@ impl Heat {
 /// Frequent and Top-k Elements in Data Streams", 2005): a key that is not counted takes the place and the count of the rarest.
 #[derive(Debug, Default)]
 struct Sketch {
-    counts: Vec<(Vec<u8>, u64)>,
+    /// Of the keys, side by side: most samples are of keys that are not counted, and all that is known of them is compared first.
+    hashes: Vec<u32>,
+    counts: Vec<u64>,
+    keys: Vec<Vec<u8>>,
+    /// No count is below.
+    least: u64,
+    /// Where one may be that is no higher: all before it are.
+    from: usize,
     all: u64,
 }
 
 impl Sketch {
     fn touch(&mut self, key: &[u8]) {
         self.all += 1;
-        if let Some((_, n)) = self.counts.iter_mut().find(|(k, _)| k == key) {
-            *n += 1;
+        let hash = xxh3_64(key) as u32;
+        let mut alike = self.hashes.iter().enumerate().filter(|(_, h)| **h == hash);
+        if let Some((ix, _)) = alike.find(|(ix, _)| self.keys[*ix] == key) {
+            self.counts[ix] += 1;
             return;
         }
-        if self.counts.len() < KEYS {
-            self.counts.push((key.to_vec(), 1));
+        if self.keys.len() < KEYS {
+            self.hashes.push(hash);
+            self.counts.push(1);
+            self.keys.push(key.to_vec());
+            (self.least, self.from) = (1, 0);
             return;
         }
-        if let Some((k, n)) = self.counts.iter_mut().min_by_key(|(_, n)| *n) {
-            k.clear();
-            k.extend_from_slice(key);
-            *n += 1;
+        let ix = self.rarest();
+        self.hashes[ix] = hash;
+        self.counts[ix] += 1;
+        self.keys[ix].clear();
+        self.keys[ix].extend_from_slice(key);
+    }
+
+    /// Counts only grow between two halvings, so that all are looked at once for every step that the least of them takes.
+    fn rarest(&mut self) -> usize {
+        if let Some(ix) = (self.from..self.counts.len()).find(|ix| self.counts[*ix] <= self.least) {
+            self.from = ix;
+            return ix;
         }
+        self.least = self.counts.iter().copied().min().unwrap_or(0);
+        self.from = self.counts.iter().position(|n| *n == self.least).unwrap_or(0);
+        self.from
     }
 
     fn halve(&mut self) {
         self.all /= 2;
-        self.counts.iter_mut().for_each(|(_, n)| *n /= 2);
-        self.counts.retain(|(_, n)| *n > 0);
+        let left: Vec<(Vec<u8>, u64)> =
+            self.keys.drain(..).zip(self.counts.drain(..)).map(|(k, n)| (k, n / 2)).collect();
+        (self.keys, self.counts) = left.into_iter().filter(|(_, n)| *n > 0).unzip();
+        self.hashes = self.keys.iter().map(|k| xxh3_64(k) as u32).collect();
+        (self.least, self.from) = (0, 0);
     }
 
     fn top(&self, n: usize) -> Vec<(Vec<u8>, f64)> {
-        let mut top = self.counts.clone();
+        let mut top: Vec<(Vec<u8>, u64)> = self.keys.iter().cloned().zip(self.counts.iter().copied()).collect();
         top.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         top.truncate(n);
         top.into_iter().map(|(k, n)| (k, n as f64 / self.all.max(1) as f64)).collect()
@@ -134,6 +162,29 @@ impl Sketch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_makes_room_is_always_the_rarest() {
+        let mut sketch = Sketch::default();
+        let mut random = 7u64;
+        for n in 0..20_000u32 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let key = (random >> 40) as u32 % 200;
+            let known = sketch.keys.iter().any(|k| **k == key.to_le_bytes());
+            let least = sketch.counts.iter().copied().min().unwrap_or(0);
+            let full = sketch.keys.len() == KEYS;
+            sketch.touch(&key.to_le_bytes());
+            if !known && full {
+                let ix = sketch.keys.iter().position(|k| **k == key.to_le_bytes()).unwrap();
+                assert_eq!(sketch.counts[ix], least + 1);
+            }
+            if n % 3000 == 2999 {
+                sketch.halve();
+            }
+            assert_eq!(sketch.hashes.len(), sketch.counts.len());
+        }
+        assert!(sketch.counts.iter().sum::<u64>() <= sketch.all + KEYS as u64);
+    }
 
     #[test]
     fn the_hottest_keys_are_found_among_many() {

@@ -61,8 +61,8 @@ const DISPOSE_SLICE: usize = 256;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A confirmed planned stop gives its last answers so long to leave.
 const PARTING: Duration = Duration::from_millis(100);
-/// Clients that ask a drained node on and on are not waited for longer: they learn nothing from its answers.
-const LINGER_MAX: Duration = Duration::from_secs(5);
+/// Clients that ask a drained node on and on are not waited for longer: they learn slot by slot, or nothing at all.
+const LINGER_MAX: Duration = Duration::from_secs(20);
 /// A client learns where slots are from MOVED, and asks for one that moved only now and then: where clients are connected, none
 /// is left that does not know after so long, and so long without a question.
 const LINGER_MIN: Duration = Duration::from_secs(3);

@@ -394,7 +394,7 @@ impl Ear {
         let (tx, rx) = oneshot::channel();
         self.hub.inbox.send(Input::Frame(tx)).await.map_err(|_| Gone)?;
         let frame = rx.await.map_err(|_| Gone)?;
-        self.outbox.send(self.hub.feed.status(&frame, id));
+        self.outbox.send(self.hub.feed.view(&frame, &mut Cursor::default(), id));
         Ok(())
     }
 

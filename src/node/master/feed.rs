@@ -136,15 +136,7 @@ impl Feed {
     /// The line that brings a stream to this view: the slot table if it changed, the events since. `id` is the request's.
     pub fn view(&self, frame: &Frame, cursor: &mut Cursor, id: u64) -> Bytes {
         let table = (cursor.cfg_index != Some(frame.cfg_index)).then(|| self.table(frame));
-        self.view_with(frame, table.as_deref(), cursor, id)
-    }
-
-    /// The line that answers one who asks for the status: all events that are kept, and no slot table, which may be megabytes.
-    pub fn status(&self, frame: &Frame, id: u64) -> Bytes {
-        self.view_with(frame, None, &mut Cursor::default(), id)
-    }
-
-    fn view_with(&self, frame: &Frame, slots: Option<&RawValue>, cursor: &mut Cursor, id: u64) -> Bytes {
+        let slots = table.as_deref();
         let events = self.raft.read(|r| {
             let new = r.state.events.iter().filter(|e| e.seq > cursor.event_seq && e.seq <= frame.event_seq);
             new.cloned().collect()
