@@ -10,10 +10,13 @@ use cachectl::proto::view::{Phase, SlotState};
 use super::alone;
 use super::client::Client;
 use super::common::PATIENCE;
-use super::fleet::{Fleet, Plan, is, is_backed, node, slots_of};
+use super::fleet::{Fleet, PEER_PORT, Plan, is, is_backed, node, slots_of};
 use super::load::{Load, Shape};
+use super::proxy::{Proxy, Slow};
 
 const SOME: u64 = 300;
+/// One way to a node that is far away: there and back it is well within a lease.
+const FAR: Duration = Duration::from_millis(50);
 
 /// Steps of PROTOCOL section 8, as a table shows them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -160,7 +163,17 @@ fn s18_primary_backup_and_target_killed_at_each_step_of_a_move() {
 #[test]
 fn s19_an_unrelated_failover_during_switch() {
     let _alone = alone();
-    let mut f = Fleet::start(Plan { nodes: 4, spare: 1, ..Plan::default() });
+    let mut f = Fleet::prepare(Plan { nodes: 4, spare: 1, ..Plan::default() });
+    // A handover is over in a few milliseconds; where the target is far away it can be met.
+    let via = f.host("c2").clone();
+    let far: Vec<Proxy> = ["n1", "n2", "n3", "n4"]
+        .into_iter()
+        .flat_map(|n| [("n5", n), (n, "n5")])
+        .map(|(from, to)| Proxy::bytes(f.host(from), f.host(to).at(PEER_PORT), &via, f.plan.seed))
+        .collect();
+    far.iter().for_each(|p| p.slow(Slow { delay: FAR, loss: 0.0 }));
+    f.start_all();
+    f.wait_ok();
     let load = f.load(Shape::default());
     load.wait_more(SOME);
     f.run("n5");
