@@ -335,6 +335,31 @@ pub fn planned_nodes(cfg: &Config, kind: OperationKind, nodes: &[NodeId]) -> Vec
     out
 }
 
+/// Nodes that a drain is about and that are still there. One that ended and came back is a new life, which nobody asked to
+/// leave: a restart is a drain and a return.
+pub fn leaving(cfg: &Config, op: &Operation) -> Vec<Ref> {
+    let drained = |n: &Ref| cfg.is_live(n) && cfg.member(n).is_some_and(|m| m.state == NodeState::Draining);
+    match op.kind {
+        OperationKind::ScaleIn => op.nodes.iter().filter_map(|n| cfg.current(n)).filter(drained).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The members as a running operation plans for them; those of its nodes that are gone are no new ones to plan for.
+pub fn nodes_of(cfg: &Config, op: &Operation) -> Vec<PlanNode> {
+    let live = |id: &&NodeId| cfg.current(id).is_some_and(|n| cfg.is_live(&n));
+    let about: Vec<NodeId> = match op.kind {
+        OperationKind::ScaleIn => leaving(cfg, op).into_iter().map(|n| n.id).collect(),
+        _ => op.nodes.iter().filter(live).cloned().collect(),
+    };
+    planned_nodes(cfg, op.kind, &about)
+}
+
+/// Whether a running operation's moves were planned for other members than there are now.
+pub fn is_outdated(cfg: &Config, op: &Operation) -> bool {
+    is_scale(op) && op.moves.is_some() && op.members != members_digest(cfg, &nodes_of(cfg, op))
+}
+
 /// What tells one set of planned nodes from another: lives and all that the planner looks at.
 pub fn members_digest(cfg: &Config, nodes: &[PlanNode]) -> u64 {
     let mut hash = Xxh3::new();

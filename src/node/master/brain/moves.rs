@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Brain, Command, Purpose, Turn};
 use crate::node::clock::Mono;
 use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
-use crate::node::master::moves::{Batch, Goal, batch, goals, is_scale, members_digest, planned, planned_nodes};
+use crate::node::master::moves::{Batch, Goal, batch, goals, is_scale, leaving, members_digest, nodes_of, planned};
 use crate::node::master::operation::runs;
 use crate::node::master::state::{Operation, State};
 use crate::node::mutant::{self, Mutant};
@@ -146,16 +146,6 @@ impl Moves {
     }
 }
 
-/// Nodes that a drain is about and that are still there. One that ended and came back is a new life, which nobody asked to
-/// leave: a restart is a drain and a return.
-fn leaving(state: &State, op: &Operation) -> Vec<Ref> {
-    let drained = |n: &Ref| state.cfg.is_live(n) && state.cfg.member(n).is_some_and(|m| m.state == NodeState::Draining);
-    match op.kind {
-        OperationKind::ScaleIn => op.nodes.iter().filter_map(|n| state.cfg.current(n)).filter(drained).collect(),
-        _ => Vec::new(),
-    }
-}
-
 fn holds(state: &State, node: &Ref) -> bool {
     state.cfg.slots.iter().any(|s| s.replica(node).is_some())
 }
@@ -275,11 +265,7 @@ impl Brain {
         if !finish && self.is_rebuilding(state) {
             return self.say_why(t, id, op, Some("a rebuild goes first".into()));
         }
-        let about = match op.kind {
-            OperationKind::ScaleIn => leaving(state, op).into_iter().map(|n| n.id).collect(),
-            _ => registered(state, &op.nodes),
-        };
-        let nodes = planned_nodes(&state.cfg, op.kind, &about);
+        let nodes = nodes_of(&state.cfg, op);
         let members = members_digest(&state.cfg, &nodes);
         if !finish && (op.moves.is_none() || op.members != members) {
             let goals = self.goals_of(id, op, state.cfg.slots.len());
@@ -304,7 +290,7 @@ impl Brain {
         }
         // Or orphan slots were given to a node that is drained, after its way out was planned.
         let is_over = next.running + next.waiting == 0;
-        let is_stale = || next.stale > 0 || is_over && leaving(state, op).iter().any(|n| holds(state, n));
+        let is_stale = || next.stale > 0 || is_over && leaving(&state.cfg, op).iter().any(|n| holds(state, n));
         if fresh && !finish && is_stale() {
             let goals = self.goals_of(id, op, state.cfg.slots.len());
             let moves = planned(&state.cfg, goals, &nodes).moves;
@@ -352,7 +338,7 @@ impl Brain {
     fn finish(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
         let (now, state) = (t.now, t.state);
         if op.kind == OperationKind::ScaleIn {
-            let here = leaving(state, op);
+            let here = leaving(&state.cfg, op);
             let holding: Vec<&str> = here.iter().filter(|n| holds(state, n)).map(|n| n.id.as_str()).collect();
             if !holding.is_empty() {
                 let why = format!("no other node can take what {} holds", holding.join(", "));
@@ -477,12 +463,6 @@ impl Brain {
             .collect();
         self.propose(t, Purpose::Stuck, Act::Change { op: None, changes });
     }
-}
-
-/// Those of an operation's nodes that are still there: one that is gone is no new node to plan for.
-fn registered(state: &State, nodes: &[NodeId]) -> Vec<NodeId> {
-    let live = |id: &&NodeId| state.cfg.current(id).is_some_and(|n| state.cfg.is_live(&n));
-    nodes.iter().filter(live).cloned().collect()
 }
 
 /// Whether a node is being drained and holds nothing any more.

@@ -1,6 +1,7 @@
 //! Operations as records: which is open, which runs, how far each is. What they do to slots is the brain's.
 
 use crate::node::master::entry::{Answer, OperationStep};
+use crate::node::master::moves::is_outdated;
 use crate::proto::error::Failure;
 use crate::proto::event::Severity;
 use crate::proto::id::NodeId;
@@ -30,6 +31,12 @@ impl State {
                 }
                 Ok(None)
             }),
+            // Proposed before one of its nodes came, or came back: that one has nothing yet.
+            OperationStep::Finish { id, done: true, .. }
+                if self.operations.get(id).is_some_and(|op| is_outdated(&self.cfg, op)) =>
+            {
+                refused("OUTDATED", "the members changed since it was planned".to_owned())
+            }
             OperationStep::Finish { id, done, reason } => {
                 let to = if *done { OperationState::Done } else { OperationState::Failed };
                 let answer = self.steer(*id, |op| {

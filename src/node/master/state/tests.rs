@@ -1,5 +1,6 @@
 //! Tables for each rule, and the invariants I2, I5, I10, I12 over random entries.
 
+use crate::node::master::moves;
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
@@ -520,6 +521,21 @@ fn one_scale_operation_at_a_time_and_rebuilds_go_first() {
     assert_eq!(code(&log.act(Act::Operation(OperationStep::Pause { id: 99 }))), "NO_SUCH_OPERATION");
     let done = log.act(Act::Operation(OperationStep::Finish { id: 3, done: true, reason: None }));
     assert_eq!(done.events[0].kind, "rebuilt");
+}
+
+#[test]
+fn an_operation_ends_only_as_planned_for_who_is_there() {
+    let mut log = Log::formed(3);
+    log.act(create(OperationKind::ScaleOut));
+    let plan = |members| Act::Operation(OperationStep::Plan { id: 1, moves: Vec::new(), members });
+    let finish = Act::Operation(OperationStep::Finish { id: 1, done: true, reason: None });
+    log.act(plan(7));
+    assert_eq!(code(&log.act(finish.clone())), "OUTDATED");
+    let cfg = &log.state.cfg;
+    let members = moves::members_digest(cfg, &moves::nodes_of(cfg, &log.state.operations[&1]));
+    log.act(plan(members));
+    log.act(finish);
+    assert_eq!(log.state.operations[&1].state, OperationState::Done);
 }
 
 #[test]
