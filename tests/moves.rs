@@ -104,7 +104,7 @@ fn addrs(c: &Cluster) -> Vec<SocketAddr> {
     (1..=6).map(|i| c.node_addr(i)).collect()
 }
 
-/// Clients that keep what was acknowledged. MOVED is followed once; every other error counts.
+/// Connections of one client that keep what was acknowledged. MOVED is followed once; every other error counts.
 struct Load {
     stop: Arc<AtomicBool>,
     acked: Arc<Mutex<HashMap<String, String>>>,
@@ -122,8 +122,9 @@ impl Load {
             done: Arc::default(),
             errors: Arc::default(),
         };
+        let all = Client::new(addrs(c));
         for w in 0..writers {
-            let mut client = Client::new(addrs(c));
+            let mut client = all.another();
             let (stop, acked) = (load.stop.clone(), load.acked.clone());
             let (done, errors) = (load.done.clone(), load.errors.clone());
             load.threads.push(std::thread::spawn(move || {
@@ -147,6 +148,10 @@ impl Load {
                                 errors.lock().expect("no poison").push(format!("GET {key}: {other:?}, not {want}"))
                             }
                         }
+                    }
+                    // As an application's one client does: who was sent on asks where everything is, for all.
+                    if let Some(Err(e)) = client.moved.take().map(|to| client.map(to)) {
+                        errors.lock().expect("no poison").push(format!("CLUSTER SLOTS: {e}"));
                     }
                     done.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(PACE);

@@ -63,10 +63,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const PARTING: Duration = Duration::from_millis(100);
 /// Clients that ask a drained node on and on are not waited for longer: they learn slot by slot, or nothing at all.
 const LINGER_MAX: Duration = Duration::from_secs(20);
-/// A client learns where slots are from MOVED, and asks for one that moved only now and then: where clients are connected, none
-/// is left that does not know after so long, and so long without a question.
-const LINGER_MIN: Duration = Duration::from_secs(3);
-const LINGER_QUIET: Duration = Duration::from_secs(1);
+/// A client learns where slots are from MOVED, a plain one slot by slot, and asks for one that moved only now and then: so long
+/// without a question, and those that are connected know it.
+const LINGER_QUIET: Duration = Duration::from_secs(5);
 /// Turns that connections get before it counts as quiet, also if this thread was not let run: to read, to answer, to spare.
 const LAST_TURNS: usize = 3;
 
@@ -316,7 +315,7 @@ async fn ended(node: &Node, over: &mut watch::Receiver<bool>) {
         return;
     }
     let asked = || node.counters.bytes_in.load(Ordering::Relaxed);
-    let (begun, connected) = (Instant::now(), node.clients.count() > 0);
+    let begun = Instant::now();
     loop {
         let before = asked();
         let quiet = if node.clients.count() > 0 { LINGER_QUIET } else { PARTING };
@@ -324,8 +323,7 @@ async fn ended(node: &Node, over: &mut watch::Receiver<bool>) {
         for _ in 0..LAST_TURNS {
             tokio::task::yield_now().await;
         }
-        let least = if connected { LINGER_MIN } else { Duration::ZERO };
-        if asked() == before && begun.elapsed() >= least || begun.elapsed() >= LINGER_MAX {
+        if asked() == before || begun.elapsed() >= LINGER_MAX {
             return;
         }
     }
