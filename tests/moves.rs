@@ -67,11 +67,16 @@ impl Drop for Extra {
     }
 }
 
-/// Asks the masters.
-fn ask(c: &Cluster, message: &Message) -> Result<Message, String> {
+/// What asks the masters: all there may be, of which the first three are always there.
+fn masters_of(c: &Cluster) -> (tokio::runtime::Runtime, MasterClient) {
     let masters = (1..=5).map(|m| format!("127.0.0.1:{}", c.base + m));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut client = MasterClient::new("test", masters, Waits::default());
+    (runtime, MasterClient::new("test", masters, Waits::default()))
+}
+
+/// Asks the masters.
+fn ask(c: &Cluster, message: &Message) -> Result<Message, String> {
+    let (runtime, mut client) = masters_of(c);
     match runtime.block_on(client.request(message, Repeat::Unsafe)) {
         Ok(m) => Ok(m),
         Err(cachectl::proto::net::client::ClientError::Refused(f)) => Err(f.code),
@@ -194,9 +199,7 @@ fn check_all(c: &Cluster, acked: &HashMap<String, String>) {
 
 /// Waits for a status for which `f` holds; asked for on one connection, for a process each time would be a load of its own.
 fn wait(c: &Cluster, what: &str, f: impl Fn(&Json) -> bool) -> Json {
-    let masters = (1..=5).map(|m| format!("127.0.0.1:{}", c.base + m));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let mut client = MasterClient::new("test", masters, Waits::default());
+    let (runtime, mut client) = masters_of(c);
     let mut last = Json::Null;
     let end = std::time::Instant::now() + PATIENCE * 3;
     while std::time::Instant::now() < end {
@@ -356,6 +359,16 @@ fn a_node_told_to_end_is_drained_first() {
     check_all(&c, &acked);
 }
 
+/// `rebalance` makes four nodes' shares even, and nothing was lost on the way there.
+fn balance_again(c: &Cluster, load: Load) {
+    run(c, &wish(OperationKind::Rebalance, &[]));
+    let (most, least) = spread(&wait(c, "ok", idle));
+    assert!(most <= 4180 && least >= 3890, "{most} {least}");
+    let (acked, errors) = load.end();
+    assert!(errors.is_empty(), "{} errors: {:?}", errors.len(), &errors[..errors.len().min(10)]);
+    check_all(c, &acked);
+}
+
 #[test]
 fn pause_resume_and_cancel_leave_a_cluster_that_can_be_balanced() {
     let _alone = alone();
@@ -383,12 +396,7 @@ fn pause_resume_and_cancel_leave_a_cluster_that_can_be_balanced() {
     let s = wait(&c, "the cancel", |s| operation(s, op)["state"] == "cancelled" && idle(s));
     assert!(done(&s) < p.slots_total, "it was done before it could be cancelled");
     assert_eq!(s["slots"]["solo"], 0);
-    run(&c, &wish(OperationKind::Rebalance, &[]));
-    let (most, least) = spread(&wait(&c, "ok", idle));
-    assert!(most <= 4180 && least >= 3890, "{most} {least}");
-    let (acked, errors) = load.end();
-    assert!(errors.is_empty(), "{} errors: {:?}", errors.len(), &errors[..errors.len().min(10)]);
-    check_all(&c, &acked);
+    balance_again(&c, load);
 }
 
 /// Kills whoever leads and waits for another; the dead one is begun again and may take its time.
@@ -430,10 +438,5 @@ fn what_was_said_of_an_operation_outlives_its_leader() {
     let s = wait(&c, "the cancel", |s| operation(s, op)["state"] == "cancelled" && idle(s));
     assert!(done(&s) < p.slots_total, "{}", operation(&s, op));
     assert_eq!(s["slots"]["lost_total"], 0);
-    run(&c, &wish(OperationKind::Rebalance, &[]));
-    let (most, least) = spread(&wait(&c, "ok", idle));
-    assert!(most <= 4180 && least >= 3890, "{most} {least}");
-    let (acked, errors) = load.end();
-    assert!(errors.is_empty(), "{} errors: {:?}", errors.len(), &errors[..errors.len().min(10)]);
-    check_all(&c, &acked);
+    balance_again(&c, load);
 }

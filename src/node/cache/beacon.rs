@@ -154,9 +154,9 @@ async fn promise(node: &Node, from: &Ref, stream: &mut TcpStream, inbox: &mut In
             }
         };
         let Some((n, cfg_index)) = asked else { continue };
-        let have = *node.cfg_index.borrow();
-        if cfg_index > have && !node.reaches(cfg_index, PULL_AFTER).await {
+        if !node.reaches(cfg_index, PULL_AFTER).await {
             // Behind: pull from the one that showed it, then answer.
+            let have = *node.cfg_index.borrow();
             wire::send(stream, &Frame::Pull { have }).await?;
             timeout(ANSWER_MAX, view(node, stream, inbox))
                 .await

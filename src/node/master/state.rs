@@ -331,9 +331,12 @@ impl State {
         for run in &c.runs {
             for ix in self.span(cx, run.first, run.last) {
                 let mut slot = std::mem::take(&mut self.cfg.slots[ix]);
-                let takes_last = |unbacked: &[RangeInclusive<usize>]| matches!(&c.change, Change::RemoveMember { node } if needs(unbacked, ix, &slot, node));
+                let takes_last = match (&c.change, unbacked) {
+                    (Change::RemoveMember { node }, Some(unbacked)) => needs(unbacked, ix, &slot, node),
+                    _ => false,
+                };
                 let fits = slot.cver == run.cver
-                    && !unbacked.is_some_and(takes_last)
+                    && !takes_last
                     && slots::change(Arc::make_mut(&mut slot), cx.index, &c.change, |n| self.cfg.is_live(n), primaries);
                 self.cfg.slots[ix] = slot;
                 if fits {

@@ -233,11 +233,11 @@ impl Brain {
             }
         }
         let ready: usize = switched.values().map(Vec::len).sum();
-        let due = *self.moves.switch_due.get_or_insert(now.plus_ms(GATHER_SWITCH_MS));
-        if ready == 0 {
-            self.moves.switch_due = None;
-        } else if ready + late.len() < self.moves.handovers.len().min(SWITCHES_MAX) && now < due {
-            return;
+        if ready > 0 && ready + late.len() < self.moves.handovers.len().min(SWITCHES_MAX) {
+            let due = *self.moves.switch_due.get_or_insert(now.plus_ms(GATHER_SWITCH_MS));
+            if now < due {
+                return;
+            }
         }
         self.moves.switch_due = None;
         let mut changes: Vec<SlotChange> = switched
