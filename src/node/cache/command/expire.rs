@@ -123,6 +123,9 @@ fn expire(c: &mut Keyed<'_, '_>, unit: ExpireUnit) -> Result<(), Stop> {
     if has_passed(at, now.wall_ms) {
         c.txn.del(key);
     } else {
+        if meta.deadline.is_none() {
+            c.txn.reserve_deadline()?;
+        }
         c.txn.expire(key, Some(now.deadline_at_wall(at)));
     }
     c.out.int(1);

@@ -288,6 +288,9 @@ fn getex(c: &mut Keyed<'_, '_>) -> Result<(), Stop> {
         return Ok(());
     };
     let until = o.until_ms(c)?;
+    if until.is_some() && meta.deadline.is_none() {
+        c.txn.reserve_deadline()?;
+    }
     c.out.bulk_or_null(read(&mut c.txn, c.conn, key));
     match until {
         Some(at) if has_passed(at, now.wall_ms) => {
@@ -348,8 +351,8 @@ fn msetnx(c: &mut Keyed<'_, '_>) -> Result<(), Stop> {
 fn append(c: &mut Keyed<'_, '_>) -> Result<(), Stop> {
     let args = c.args;
     let (key, tail) = (&args[1], &args[2]);
-    let held = c.txn.meta(key).map(|m| m.len);
-    let len = held.unwrap_or(0) + tail.len();
+    let held = c.txn.meta(key);
+    let len = held.map_or(0, |m| m.len) + tail.len();
     match held {
         None => {
             reserve_value(&mut c.txn, key, len)?;
@@ -362,7 +365,7 @@ fn append(c: &mut Keyed<'_, '_>) -> Result<(), Stop> {
             if len > VALUE_MAX {
                 return Err(TOO_LONG.into());
             }
-            c.txn.reserve(cost_of(key.len(), len).saturating_sub(cost_of(key.len(), held)))?;
+            c.txn.reserve(cost_of(key.len(), len).saturating_sub(held.cost))?;
             change(c, key, |value| value.extend_from_slice(tail));
         }
     }
@@ -383,15 +386,15 @@ fn setrange(c: &mut Keyed<'_, '_>) -> Result<(), Stop> {
     let args = c.args;
     let (key, part) = (&args[1], &args[3]);
     let offset = usize::try_from(int_arg(&args[2])?).map_err(|_| NEGATIVE)?;
-    let held = c.txn.meta(key).map(|m| m.len);
-    let old_len = held.unwrap_or(0);
+    let held = c.txn.meta(key);
+    let old_len = held.map_or(0, |m| m.len);
     if part.is_empty() {
         c.out.int(old_len as i64);
         return Ok(());
     }
     let end = offset.checked_add(part.len()).filter(|&end| end <= VALUE_MAX).ok_or(TOO_LONG)?;
     let len = old_len.max(end);
-    c.txn.reserve(cost_of(key.len(), len).saturating_sub(held.map_or(0, |held| cost_of(key.len(), held))))?;
+    c.txn.reserve(cost_of(key.len(), len).saturating_sub(held.map_or(0, |m| m.cost)))?;
     change(c, key, |value| {
         value.resize(len, 0);
         value[offset..end].copy_from_slice(part);

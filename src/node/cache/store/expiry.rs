@@ -5,9 +5,10 @@
 //! when their bucket's time has come, a bounded number at a time. What fires goes to its slot's list of due timers and waits
 //! there: for the next [`Store::expired`](super::Store::expired) where the slot is primary, for its promotion where it isn't.
 
-use super::entry::TICK_MS;
 use super::pool::{NIL, Pool, Record};
 
+/// Milliseconds per tick of the wheel.
+pub const TICK_MS: u64 = 16;
 const BITS: u32 = 6;
 const BUCKETS: usize = 1 << BITS;
 /// Enough for every tick that a `u64` of milliseconds has.
@@ -22,7 +23,7 @@ const DUE: u16 = u16::MAX;
 pub struct Timer {
     /// Milliseconds on the node's TTL clock.
     pub deadline_ms: u64,
-    /// Whose.
+    /// Whose: the item.
     pub entry: u32,
     prev: u32,
     next: u32,
@@ -121,7 +122,7 @@ impl Wheel {
         }
     }
 
-    /// The timer's entry has another number.
+    /// The timer's item lies elsewhere.
     pub fn set_entry(&mut self, timer: u32, entry: u32) {
         self.timers[timer].entry = entry;
     }
@@ -141,7 +142,7 @@ impl Wheel {
         Some(MovedTimer { to, entry, due_head: prev == NIL && list == DUE })
     }
 
-    /// The entries of a list of due timers.
+    /// The items of a list of due timers.
     pub fn due(&self, head: DueHead) -> impl Iterator<Item = u32> {
         let next = |at: u32| self.timers.get(at);
         std::iter::successors(next(head), move |t| next(t.next)).map(|t| t.entry)

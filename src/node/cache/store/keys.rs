@@ -1,10 +1,10 @@
-//! The one place where entry, heap, index, order, timer and books change together.
+//! The one place where item, index, order, timer and books change together.
 
-use super::entry::Entry;
 use super::evict::Position;
 use super::expiry::DueHead;
+use super::heap::{HASH_BITS, Head, Heap};
 use super::lru::Lru;
-use super::memory::cost_of;
+use super::memory::cost;
 use super::pool::NIL;
 use super::table::Table;
 use super::{Role, Store};
@@ -13,7 +13,7 @@ use crate::proto::slot::{SLOTS, Slot};
 
 /// A slot without keys has no body.
 pub(super) const NO_BODY: u16 = u16::MAX;
-/// Records moved per freed one at most: as holes are bounded, one is enough but for rounding.
+/// Items moved per freed one at most: as holes are bounded, one is enough but for rounding.
 const TIDY_MAX: usize = 2;
 /// Cleared slots' keys given back for every key that is added.
 const WASTE_PER_KEY: usize = 2;
@@ -60,113 +60,159 @@ impl Store {
         self.bodies.get(self.body_of[slot.ix()] as usize)
     }
 
-    /// The slot that an entry is a key of; none if that was cleared.
-    pub(super) fn slot_of(&self, e: &Entry) -> Option<Slot> {
-        Some(&self.bodies[e.body as usize]).filter(|b| !b.is_waste).map(|b| b.slot)
+    /// The slot that an item is a key of; none if that was cleared.
+    pub(super) fn slot_of(&self, item: &Head) -> Option<Slot> {
+        Some(&self.bodies[item.body() as usize]).filter(|b| !b.is_waste).map(|b| b.slot)
     }
 
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
-        xxhash_rust::xxh3::xxh3_64_with_seed(key, self.seed) as u32
+        xxhash_rust::xxh3::xxh3_64_with_seed(key, self.seed) as u32 & ((1 << HASH_BITS) - 1)
     }
 
-    /// The key's entry, or [`NIL`].
+    /// The key's item, or [`NIL`].
     pub(super) fn find(&self, slot: Slot, hash: u32, key: &[u8]) -> u32 {
         let Some(body) = self.body(slot) else { return NIL };
-        body.table.find(&self.entries, hash, |e| self.heap.key(e.place()) == key)
+        body.table.find(&self.heap, hash, |at| self.heap.key(at) == key)
     }
 
     pub(super) fn key(&self, at: u32) -> &[u8] {
-        self.heap.key(self.entries[at].place())
+        self.heap.key(at)
     }
 
     pub(super) fn value(&mut self, at: u32) -> &[u8] {
-        self.heap.value(self.entries[at].place(), &mut self.scratch)
+        self.heap.value(at, &mut self.scratch)
     }
 
     pub(super) fn deadline(&self, at: u32) -> Option<Deadline> {
-        let timer = self.entries[at].timer;
+        let timer = self.heap.timer(at);
         (timer != NIL).then(|| Deadline(self.wheel.deadline_ms(timer)))
+    }
+
+    fn body_of_item(&self, at: u32) -> usize {
+        usize::from(self.heap.head(at).body())
     }
 
     /// Counts as an access.
     pub(super) fn bump(&mut self, at: u32) {
-        let e = &mut self.entries[at];
-        e.accessed = self.tick.0;
-        let body = &mut self.bodies[e.body as usize];
-        body.lru.bump(&mut self.entries, at);
+        let body = self.body_of_item(at);
+        self.heap.set_accessed(at, self.tick.0);
+        self.bodies[body].lru.bump(&mut self.heap, at);
     }
 
-    /// The key holds this value. `at` is its entry if it has one.
+    /// The key holds this value. `at` is its item if it has one.
     pub(super) fn put(&mut self, slot: Slot, hash: u32, at: u32, key: &[u8], value: &[u8], ttl: Ttl) {
-        let at = if at == NIL { self.add(slot, hash, key, value) } else { self.overwrite(at, key, value) };
-        match ttl {
-            Ttl::Keep => {}
-            Ttl::None => self.set_deadline(at, None),
-            Ttl::At(d) => self.set_deadline(at, Some(d)),
+        let timed = match ttl {
+            Ttl::Keep => at != NIL && self.heap.timer(at) != NIL,
+            Ttl::None => false,
+            Ttl::At(_) => true,
+        };
+        let at = if at == NIL {
+            self.add(slot, hash, key, value, timed)
+        } else {
+            if !timed {
+                self.stop_timer(at);
+            }
+            self.overwrite(at, key, value, timed)
+        };
+        if let Ttl::At(d) = ttl {
+            self.start_timer(at, d);
         }
     }
 
-    fn add(&mut self, slot: Slot, hash: u32, key: &[u8], value: &[u8]) -> u32 {
+    fn add(&mut self, slot: Slot, hash: u32, key: &[u8], value: &[u8], timed: bool) -> u32 {
         // What is added is paid for with waste, so that the resident size never grows on top of it.
         self.dispose(WASTE_PER_KEY);
         let ix = self.ensure_body(slot);
-        let at = self.entries.insert(Entry::new(hash, ix, self.tick.0));
-        let place = self.heap.insert(at, key, value);
-        self.entries[at].set_place(place);
-        let cost = cost_of(key.len(), value.len());
+        let at = self.heap.insert((hash, self.tick.0, ix), key, value, timed);
+        let cost = cost(key.len(), value.len(), timed);
         let body = &mut self.bodies[ix as usize];
         body.keys += 1;
         body.bytes += cost;
-        body.table.link(&mut self.entries, at, body.keys);
-        body.lru.push(&mut self.entries, at);
+        body.table.link(&mut self.heap, at, body.keys);
+        body.lru.push(&mut self.heap, at);
         self.ledger.change(self.roles[slot.ix()], 1, cost as i64);
         at
     }
 
-    /// Where the entry is afterwards.
-    fn overwrite(&mut self, at: u32, key: &[u8], value: &[u8]) -> u32 {
-        let e = self.entries[at];
-        let old = e.place();
-        let growth = cost_of(key.len(), value.len()) as i64 - self.cost(at) as i64;
-        let place = self.heap.replace(old, at, key, value);
-        self.entries[at].set_place(place);
-        self.bump(at);
+    /// Where the item is afterwards.
+    fn overwrite(&mut self, at: u32, key: &[u8], value: &[u8], timed: bool) -> u32 {
+        let growth = cost(key.len(), value.len(), timed) as i64 - self.cost(at) as i64;
+        let to = self.reshape(at, |heap| heap.replace(at, key, value, timed));
+        self.bump(to);
+        self.count_growth(to, growth);
+        to
+    }
+
+    /// Lets `change` change an item, which may lie elsewhere afterwards: where.
+    fn reshape(&mut self, at: u32, change: impl FnOnce(&mut Heap) -> u32) -> u32 {
+        let class = self.heap.class(at);
+        let to = change(&mut self.heap);
+        if to != at {
+            self.relink(at, to);
+            self.tidy_heap(class);
+        }
+        to
+    }
+
+    fn count_growth(&mut self, at: u32, growth: i64) {
         if growth != 0 {
-            let body = &mut self.bodies[e.body as usize];
+            let body = self.body_of_item(at);
+            let body = &mut self.bodies[body];
             body.bytes = body.bytes.wrapping_add_signed(growth);
             self.ledger.change(self.roles[body.slot.ix()], 0, growth);
         }
-        if old.class != place.class {
-            self.tidy_heap(old.class);
-        }
-        at
     }
 
     /// Accounted bytes.
     pub(super) fn cost(&self, at: u32) -> u64 {
-        let (key_len, value_len) = self.heap.lens(self.entries[at].place());
-        cost_of(key_len, value_len)
+        let (key_len, value_len, timed) = self.heap.lens(at);
+        cost(key_len, value_len, timed)
     }
 
     pub(super) fn set_deadline(&mut self, at: u32, deadline: Option<Deadline>) {
-        let Entry { body, timer, .. } = self.entries[at];
-        let body = &mut self.bodies[body as usize];
+        let (key_len, value_len, timed) = self.heap.lens(at);
+        let then = deadline.is_some();
+        if !then {
+            self.stop_timer(at);
+        }
+        let mut to = at;
+        if timed != then {
+            to = self.reshape(at, |heap| heap.set_timed(at, then));
+            let growth = cost(key_len, value_len, then) as i64 - cost(key_len, value_len, timed) as i64;
+            self.count_growth(to, growth);
+        }
+        if let Some(d) = deadline {
+            self.start_timer(to, d);
+        }
+    }
+
+    /// The item, which has room for a timer, is due then.
+    fn start_timer(&mut self, at: u32, deadline: Deadline) {
+        let (body, timer) = (self.body_of_item(at), self.heap.timer(at));
+        let body = &mut self.bodies[body];
+        if timer == NIL {
+            let timer = self.wheel.start(at, deadline.0, &mut body.due);
+            body.timers += 1;
+            self.heap.set_timer(at, timer);
+        } else {
+            self.wheel.restart(timer, deadline.0, &mut body.due);
+        }
         let slot = body.slot;
-        body.timers = body.timers + u32::from(deadline.is_some()) - u32::from(timer != NIL);
-        let due = &mut body.due;
-        match (deadline, timer) {
-            (None, NIL) => {}
-            (None, _) => {
-                self.entries[at].timer = NIL;
-                self.wheel.stop(timer, due);
-                self.tidy_timers();
-            }
-            (Some(d), NIL) => self.entries[at].timer = self.wheel.start(at, d.0, due),
-            (Some(d), _) => self.wheel.restart(timer, d.0, due),
+        self.queue_due(slot);
+    }
+
+    /// The item's timer, if it has one, is gone; its room stays.
+    fn stop_timer(&mut self, at: u32) {
+        let timer = self.heap.timer(at);
+        if timer == NIL {
+            return;
         }
-        if deadline.is_some() {
-            self.queue_due(slot);
-        }
+        self.heap.set_timer(at, NIL);
+        let body = self.body_of_item(at);
+        let body = &mut self.bodies[body];
+        self.wheel.stop(timer, &mut body.due);
+        body.timers -= 1;
+        self.tidy_timers();
     }
 
     /// The slot's due keys are to be told, if there are any and it is primary.
@@ -179,21 +225,18 @@ impl Store {
 
     /// The key is gone.
     pub(super) fn remove(&mut self, at: u32) {
-        let e = self.entries[at];
+        self.stop_timer(at);
+        // Charged as one with a timer until it goes.
         let cost = self.cost(at);
-        let body = &mut self.bodies[e.body as usize];
+        let ix = self.heap.head(at).body();
+        let body = &mut self.bodies[ix as usize];
         let (slot, is_waste) = (body.slot, body.is_waste);
         body.keys -= 1;
         body.bytes -= cost;
-        body.lru.unlink(&mut self.entries, at);
-        body.table.unlink(&mut self.entries, at, body.keys);
-        if e.timer != NIL {
-            self.wheel.stop(e.timer, &mut body.due);
-            body.timers -= 1;
-        }
+        body.lru.unlink(&mut self.heap, at);
+        body.table.unlink(&mut self.heap, at, body.keys);
         let empty = body.keys == 0;
-        self.heap.remove(e.place());
-        self.entries.remove(at);
+        let class = self.heap.remove(at);
         if !is_waste {
             self.ledger.change(self.roles[slot.ix()], -1, -(cost as i64));
         }
@@ -201,43 +244,38 @@ impl Store {
             if !is_waste {
                 self.detach(slot);
             }
-            self.free_bodies.push(e.body);
+            self.free_bodies.push(ix);
         }
-        self.tidy_heap(e.place().class);
-        self.tidy_entries();
-        if e.timer != NIL {
-            self.tidy_timers();
-        }
+        self.tidy_heap(class);
     }
 
+    /// Moves what keeps a class of places from shrinking.
     fn tidy_heap(&mut self, class: u8) {
         for _ in 0..TIDY_MAX {
-            let Some((owner, place)) = self.heap.tidy(class) else { return };
-            self.entries[owner].set_place(place);
+            let Some((from, to)) = self.heap.tidy(class) else { return };
+            self.relink(from, to);
         }
     }
 
-    fn tidy_entries(&mut self) {
-        for _ in 0..TIDY_MAX {
-            let Some((from, to)) = self.entries.tidy() else { return };
-            let e = self.entries[to];
-            let body = &mut self.bodies[e.body as usize];
-            body.table.relink(&mut self.entries, from, to);
-            body.lru.relink(&mut self.entries, to);
-            self.heap.set_owner(e.place(), to);
-            if e.timer != NIL {
-                self.wheel.set_entry(e.timer, to);
-            }
+    /// An item has moved: whoever knows its place is told.
+    fn relink(&mut self, from: u32, to: u32) {
+        let body = self.body_of_item(to);
+        let body = &mut self.bodies[body];
+        body.table.relink(&mut self.heap, from, to);
+        body.lru.relink(&mut self.heap, to);
+        let timer = self.heap.timer(to);
+        if timer != NIL {
+            self.wheel.set_entry(timer, to);
         }
     }
 
     fn tidy_timers(&mut self) {
         for _ in 0..TIDY_MAX {
             let Some(moved) = self.wheel.tidy() else { return };
-            let e = &mut self.entries[moved.entry];
-            e.timer = moved.to;
+            self.heap.set_timer(moved.entry, moved.to);
             if moved.due_head {
-                self.bodies[e.body as usize].due = moved.to;
+                let body = self.body_of_item(moved.entry);
+                self.bodies[body].due = moved.to;
             }
         }
     }

@@ -9,17 +9,25 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::heap;
 use super::{NeedRoom, Role, Scope};
 
-/// Accounted bytes of an entry beside its place in the heap: entry 32, timer 24 (charged to all, so that the cost of a key
-/// doesn't depend on its TTL). What its bucket (4 to 6 bytes) and the bounded holes take is within the promise that the resident
-/// size is at most 1.1 × limit + 16 MiB.
-pub const ENTRY_OVERHEAD: u64 = 56;
+/// Accounted bytes of an item beside its place in the heap: its bucket. What bounded holes take is within the promise that the
+/// resident size is at most 1.1 × limit + 16 MiB.
+const BUCKET: u64 = 6;
+/// Accounted bytes of a timer.
+const TIMER: u64 = 24;
+/// What a key's first deadline takes at most.
+pub const DEADLINE_COST_MAX: u64 = TIMER + heap::TIMED_GROWTH_MAX;
 /// Groups of slots that share a backup peer: as many as a byte names, 0 = without backup.
 const GROUPS: usize = 256;
 
-/// What an entry is accounted as: a pure function of lengths, the same on every node of a version, so that a primary knows
-/// what its backups hold. It is what the entry really takes: its size class, not its length.
+/// What an item is accounted as, with a deadline (`timed`) or without: a pure function of what copies agree on, so that a primary
+/// knows what its backups hold. It is what the item really takes: its size class, not its length.
+pub fn cost(key_len: usize, value_len: usize, timed: bool) -> u64 {
+    heap::footprint(key_len, value_len, timed) + BUCKET + if timed { TIMER } else { 0 }
+}
+
+/// What a key with this value costs at most: with a deadline.
 pub fn cost_of(key_len: usize, value_len: usize) -> u64 {
-    heap::footprint(key_len, value_len) + ENTRY_OVERHEAD
+    cost(key_len, value_len, true)
 }
 
 #[derive(Debug, Default)]

@@ -4,28 +4,27 @@
 //! [`Effect`] for the backups; backups apply those effects.
 //!
 //! ```text
-//!   slot ─▶ body: table ──hash──▶ entry (32 bytes) ──place──▶ heap: slabs, runs, pieces
-//!                 lru ◀─────────▶   │  ▲
-//!                 due ◀── timer ◀───┘  └── owner of a slab's item
+//!   slot ─▶ body: table ──hash──▶ item (24 bytes, key, value) in the heap's slabs; large: ──▶ runs, pieces
+//!                 lru ◀─────────▶   │
+//!                 due ◀── timer ◀───┘
 //!   ledger ─▶ budget (the node's)      candidates ─▶ victim
 //! ```
 //!
-//! Everything is found by `u32` index, so there is no unsafe code, and any record can be moved to where there is a hole: the
+//! Everything is found by a `u32`, so there is no unsafe code, and any item can be moved to where there is a hole: the
 //! resident size follows the accounted size down as well as up. No operation takes time in proportion to what is stored but
 //! [`Store::digest`] and [`Store::scan`], which are per slot: tables grow by a bucket at a time, arrays by a chunk, timers move
 //! in bounded steps, and cleared slots are given back bit by bit ([`Store::dispose`]).
 //!
-//! * Rooms: `entry` `pool` `heap` (records and bytes), `table` `lru` `expiry` `due` (what finds them), `memory` `evict` `touches`
+//! * Rooms: `heap` `pool` (items and timers), `table` `lru` `expiry` `due` (what finds them), `memory` `evict` `touches`
 //!   (how much, who goes, what backups hear of recency), `keys` (all of these changed together), `txn` (commands), `warm`
 //!   (looking ahead for a batch of them).
 //! * Recency is exact within a slot and sampled between slots (`evict`).
-//! * Accounted bytes are what an item takes by its lengths ([`cost_of`]), the same on every node. With one shard of 256 MiB the
+//! * Accounted bytes are what an item takes by its lengths ([`cost`]), the same on every node. With one shard of 256 MiB the
 //!   resident size stays within 0.91 to 1.10 of the limit through every size and shift of sizes in `benches/store.rs`, with the
 //!   system's allocator; a shard of only 16 MiB adds up to 5 % of rounding, one of 64 MiB 1 %.
 //! * A backup's keys never go by themselves: timers of slots that are not primary fire into a list that waits for promotion.
 
 mod due;
-mod entry;
 mod evict;
 mod expiry;
 mod heap;
@@ -45,18 +44,18 @@ mod tests;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-pub use memory::{Budget, ENTRY_OVERHEAD, cost_of};
+pub use memory::{Budget, cost, cost_of};
 pub use txn::Txn;
 pub use warm::WARM_MAX;
 
 use self::due::DueSlots;
-use self::entry::{Entry, TICK_MS, Tick};
 use self::evict::{Candidates, Random};
 use self::expiry::{Step, Wheel};
-use self::heap::Heap;
+use self::heap::{HEADER, Heap};
 use self::keys::{Body, NO_BODY};
-use self::memory::Ledger;
-use self::pool::{NIL, Pool};
+use self::lru::{ACCESS_MS, Tick};
+use self::memory::{DEADLINE_COST_MAX, Ledger};
+use self::pool::NIL;
 use self::touches::Touches;
 use super::effect::{Deadline, Effect, Effects, Malformed, Reader, Ttl};
 use crate::proto::slot::{SLOTS, Slot};
@@ -65,6 +64,9 @@ use crate::proto::slot::{SLOTS, Slot};
 const STEPS_PER_KEY: usize = 4;
 /// Draws at entries before a random key is taken from a random slot: enough unless under 1 in 20 is a primary's.
 const RANDOM_KEY_DRAWS: usize = 64;
+
+/// Buckets that a walk asks for ahead.
+const SCAN_AHEAD: usize = 8;
 
 /// Scratch memory above this is given back after a command, bytes: one huge value must not pin its size for ever.
 const SCRATCH_KEEP: usize = 1 << 20;
@@ -109,7 +111,7 @@ pub struct Meta {
     pub len: usize,
     /// When it expires, if it does.
     pub deadline: Option<Deadline>,
-    /// Since the last access, milliseconds (to 16).
+    /// Since the last access, milliseconds (to 128).
     pub idle_ms: u64,
     /// Accounted bytes: key, value and overhead.
     pub cost: u64,
@@ -187,7 +189,6 @@ struct Counters {
 /// One shard's keys.
 #[derive(Debug)]
 pub struct Store {
-    entries: Pool<Entry>,
     heap: Heap,
     roles: Vec<Role>,
     /// Which body a slot has; [`NO_BODY`] = no keys.
@@ -227,7 +228,6 @@ impl Store {
     /// As [`Store::new`], but what depends on chance (hashes, the order of a scan, samples) depends on the seed alone.
     pub fn with_seed(budget: Arc<Budget>, seed: u64) -> Self {
         Self {
-            entries: Pool::default(),
             heap: Heap::default(),
             roles: vec![Role::None; SLOTS],
             body_of: vec![NO_BODY; SLOTS],
@@ -278,8 +278,10 @@ impl Store {
         let role = self.roles[slot.ix()];
         let mut bound = 0;
         for e in Reader(item) {
-            if let Effect::Set(key, value, _) = e? {
-                bound += cost_of(key.len(), value.len());
+            match e? {
+                Effect::Set(key, value, _) => bound += cost_of(key.len(), value.len()),
+                Effect::Expire(_, Ttl::At(_)) => bound += DEADLINE_COST_MAX,
+                _ => {}
             }
         }
         if self.ledger.reserve(role, bound).is_err() {
@@ -317,18 +319,15 @@ impl Store {
 
     /// By how many bytes the slot will at most have grown while these effects are applied one after another.
     fn peak_growth(&self, slot: Slot, item: &[u8]) -> Result<u64, Malformed> {
-        let mut changed = std::collections::HashMap::new();
+        // Lengths of key and value, and whether there is a deadline.
+        type Shape = Option<(usize, usize, bool)>;
+        let mut changed = std::collections::HashMap::<&[u8], Shape>::new();
         let (mut growth, mut peak) = (0i64, 0);
-        let cost_here = |key: &[u8]| match self.find(slot, self.hash(key), key) {
-            NIL => 0,
-            at => self.cost(at) as i64,
-        };
         let mut flushed = false;
         for e in Reader(item) {
-            let (key, cost) = match e? {
-                Effect::Set(key, value, _) => (key, cost_of(key.len(), value.len()) as i64),
-                Effect::Del(key) => (key, 0),
-                Effect::Expire(..) => continue,
+            let e = e?;
+            let key = match e {
+                Effect::Set(key, ..) | Effect::Del(key) | Effect::Expire(key, _) => key,
                 Effect::Flush => {
                     changed.clear();
                     flushed = true;
@@ -336,9 +335,24 @@ impl Store {
                     continue;
                 }
             };
-            let before = changed.insert(key, cost).unwrap_or_else(|| if flushed { 0 } else { cost_here(key) });
-            growth += cost - before;
+            let before = changed.get(key).copied().unwrap_or_else(|| match self.find(slot, self.hash(key), key) {
+                at if at == NIL || flushed => None,
+                at => Some(self.heap.lens(at)),
+            });
+            let timed = |ttl| match ttl {
+                Ttl::Keep => before.is_some_and(|(.., timed)| timed),
+                Ttl::None => false,
+                Ttl::At(_) => true,
+            };
+            let after = match e {
+                Effect::Set(key, value, ttl) => Some((key.len(), value.len(), timed(ttl))),
+                Effect::Expire(_, ttl) => before.map(|(k, v, _)| (k, v, matches!(ttl, Ttl::At(_)))),
+                Effect::Del(_) | Effect::Flush => None,
+            };
+            let cost = |shape: Shape| shape.map_or(0, |(k, v, timed)| cost(k, v, timed) as i64);
+            growth += cost(after) - cost(before);
             peak = peak.max(growth);
+            changed.insert(key, after);
         }
         Ok(peak as u64)
     }
@@ -414,12 +428,12 @@ impl Store {
     /// A key to evict for this: about the least recently used one of those that would help; none if none would. It is evicted
     /// with [`Txn::evict`].
     pub fn victim(&mut self, need: NeedRoom) -> Option<(Slot, Box<[u8]>)> {
-        let Self { candidates, random, entries, tick, .. } = self;
+        let Self { candidates, random, heap, tick, .. } = self;
         let oldest = evict::draw(candidates.of(need.scope), random)
             .filter_map(|slot| self.bodies.get(self.body_of[slot as usize] as usize))
             .map(|body| body.lru.oldest())
-            .max_by_key(|&at| tick.age_of(entries[at].accessed))?;
-        let slot = self.bodies[entries[oldest].body as usize].slot;
+            .max_by_key(|&at| tick.age_of(heap.head(at).accessed()))?;
+        let slot = self.bodies[heap.head(oldest).body() as usize].slot;
         Some((slot, self.key(oldest).into()))
     }
 
@@ -432,7 +446,7 @@ impl Store {
                 Step::Idle => break,
                 Step::Moved => {}
                 Step::Fired { timer, entry } => {
-                    let body = &mut self.bodies[self.entries[entry].body as usize];
+                    let body = &mut self.bodies[self.heap.head(entry).body() as usize];
                     self.wheel.push_due(timer, &mut body.due);
                     let slot = body.slot;
                     self.queue_due(slot);
@@ -458,8 +472,8 @@ impl Store {
     /// Hits in primary slots since the last call, a sample, each key once: for [`Store::touch_backup`] at their backups.
     pub fn touches(&mut self, mut each: impl FnMut(Slot, &[u8])) {
         for note in self.touches.drain() {
-            let Some(e) = self.entries.get(note.entry).filter(|e| e.hash == note.hash) else { continue };
-            let Some(slot) = self.slot_of(e) else { continue };
+            let Some(item) = self.heap.get(note.entry).filter(|item| item.hash() == note.hash) else { continue };
+            let Some(slot) = self.slot_of(&item) else { continue };
             if matches!(self.roles[slot.ix()], Role::Primary { backed_at: 1.. }) {
                 each(slot, self.key(note.entry));
             }
@@ -485,13 +499,19 @@ impl Store {
     ) -> u64 {
         let Some(body) = self.body(slot) else { return 0 };
         let (mut seen, mut scratch) = (0, Vec::new());
+        // Items lie anywhere: those of some buckets are asked for before the first is looked at.
+        let (mut ahead, mut asked) = (cursor, 0);
         loop {
-            cursor = body.table.visit(&self.entries, cursor, |at| {
-                let place = self.entries[at].place();
-                let (key, value) = (self.heap.key(place), self.heap.value(place, &mut scratch));
-                seen += key.len() + value.len() + ENTRY_OVERHEAD as usize;
+            while asked < SCAN_AHEAD && (ahead != 0 || asked == 0) {
+                ahead = body.table.prefetch_at(&self.heap, ahead);
+                asked += 1;
+            }
+            cursor = body.table.visit(&self.heap, cursor, |at| {
+                let (key, value) = (self.heap.key(at), self.heap.value(at, &mut scratch));
+                seen += key.len() + value.len() + HEADER;
                 each(key, value, self.deadline(at));
             });
+            asked -= 1;
             if cursor == 0 || seen >= max_bytes {
                 return cursor;
             }
@@ -516,8 +536,8 @@ impl Store {
     pub fn random_key(&self, random: u64) -> Option<(Slot, &[u8])> {
         let mut random = Random(random);
         for _ in 0..RANDOM_KEY_DRAWS {
-            let at = evict::below(random.next(), self.entries.len() as usize) as u32;
-            if let Some(slot) = self.entries.get(at).and_then(|e| self.slot_of(e))
+            if let Some(at) = self.heap.pick(random.next())
+                && let Some(slot) = self.slot_of(&self.heap.head(at))
                 && matches!(self.roles[slot.ix()], Role::Primary { .. })
             {
                 return Some((slot, self.key(at)));
@@ -536,7 +556,7 @@ impl Store {
     }
 
     fn idle_ms(&self, at: u32) -> u64 {
-        u64::from(self.tick.age_of(self.entries[at].accessed)) * TICK_MS
+        u64::from(self.tick.age_of(self.heap.head(at).accessed())) * ACCESS_MS
     }
 
     /// Order-independent digest of keys, values and has-TTL (no deadlines, no recency); equal at equal (pterm, seq).

@@ -9,8 +9,7 @@ const SLACK_DIVISOR: u32 = 32;
 const SLACK_MIN: u32 = 16;
 /// Stale notes kept before they are sorted out; amortises the sorting.
 const STALE_MAX: usize = 64;
-/// Records per chunk. Only the last chunk is ever reallocated, so growth copies 2 MiB at most. A full chunk of entries is as large
-/// as an arena of the heap, so that the allocator can give one's memory to the other.
+/// Records per chunk. Only the last chunk is ever reallocated, so growth copies 1.5 MiB at most.
 const CHUNK: usize = 1 << CHUNK_BITS;
 /// Small in tests, so that chunks come and go there.
 const CHUNK_BITS: u32 = if cfg!(test) { 5 } else { 16 };
@@ -113,13 +112,6 @@ impl<T: Record> Pool<T> {
     /// The record at an index that may have been freed since.
     pub fn get(&self, at: u32) -> Option<&T> {
         get(&self.chunks, at).filter(|r| !r.is_vacant())
-    }
-
-    /// Asks for a record ahead of its use; there need not be one.
-    pub fn prefetch(&self, at: u32) {
-        if let Some(record) = get(&self.chunks, at) {
-            super::prefetch::one(record);
-        }
     }
 
     /// Takes a record in; where it is now.

@@ -1,16 +1,20 @@
-//! One slot's hash index: buckets of `u32` chains through the entries, grown and shrunk one bucket at a time (linear hashing,
+//! One slot's hash index: buckets of `u32` chains through the items, grown and shrunk one bucket at a time (linear hashing,
 //! Litwin 1980), so that no write ever pays for a whole table.
 //!
 //! A table of `n` buckets, `p` the largest power of two not above `n`: bucket `b < n - p` is split, its other half is `b + p`.
 //! The cursor walks the `p` unsplit buckets in the order of their reversed bits, as Redis's SCAN does, so that what was
 //! visited stays a range of reversed hashes however the table grows and shrinks: nothing that stays is missed.
 
-use super::entry::Entry;
-use super::pool::{NIL, Pool};
+use super::heap::{HASH_BITS, Heap, Link};
+use super::pool::NIL;
 use super::prefetch;
 
 /// Buckets that are never given up while the slot has keys.
 const BUCKETS_MIN: usize = 4;
+/// More than hashes tell apart would stay empty.
+const BUCKETS_MAX: usize = 1 << HASH_BITS;
+/// Cache lines of an item that a walk asks for ahead.
+const SCAN_LINES: usize = 3;
 /// Buckets are reserved a quarter at a time: reallocation stays rare, and little is reserved in vain.
 const RESERVE_DIVISOR: usize = 4;
 
@@ -26,16 +30,25 @@ fn bucket(n: usize, hash: u32) -> usize {
     if b < n { b } else { b & (mask >> 1) }
 }
 
+/// Of a table of `n` buckets: those that a cursor stands for (the second need not be there), and the cursor after it.
+fn visited(n: usize, cursor: u64) -> ([usize; 2], u64) {
+    let p = 1usize << n.ilog2();
+    let cursor = cursor as u32;
+    let low = cursor as usize & (p - 1);
+    let mask = (p - 1) as u32;
+    ([low, low + p], u64::from((cursor | !mask).reverse_bits().wrapping_add(1).reverse_bits()))
+}
+
 impl Table {
-    /// The entry of this hash for which `same` holds, or [`NIL`].
-    pub fn find(&self, entries: &Pool<Entry>, hash: u32, mut same: impl FnMut(&Entry) -> bool) -> u32 {
+    /// The item of this hash for which `same` holds, or [`NIL`].
+    pub fn find(&self, heap: &Heap, hash: u32, same: impl Fn(u32) -> bool) -> u32 {
         let mut at = self.first(hash);
         while at != NIL {
-            let e = &entries[at];
-            if e.hash == hash && same(e) {
+            let head = heap.head(at);
+            if head.hash() == hash && same(at) {
                 return at;
             }
-            at = e.chain;
+            at = head.chain;
         }
         NIL
     }
@@ -47,55 +60,58 @@ impl Table {
         }
     }
 
-    /// The first entry where one of this hash would be, or [`NIL`].
+    /// The first item where one of this hash would be, or [`NIL`].
     pub fn first(&self, hash: u32) -> u32 {
         if self.buckets.is_empty() { NIL } else { self.buckets[bucket(self.buckets.len(), hash)] }
     }
 
-    /// Puts an entry in; `keys` counts it already.
-    pub fn link(&mut self, entries: &mut Pool<Entry>, at: u32, keys: u32) {
-        if self.buckets.len() < BUCKETS_MIN.max(keys as usize) {
-            self.split(entries);
+    /// Puts an item in; `keys` counts it already.
+    pub fn link(&mut self, heap: &mut Heap, at: u32, keys: u32) {
+        if self.buckets.len() < (keys as usize).clamp(BUCKETS_MIN, BUCKETS_MAX) {
+            self.split(heap);
         }
-        let b = bucket(self.buckets.len(), entries[at].hash);
-        entries[at].chain = std::mem::replace(&mut self.buckets[b], at);
+        let b = bucket(self.buckets.len(), heap.head(at).hash());
+        heap.set(at, Link::Chain, std::mem::replace(&mut self.buckets[b], at));
     }
 
-    /// Takes an entry out; `keys` doesn't count it any more.
-    pub fn unlink(&mut self, entries: &mut Pool<Entry>, at: u32, keys: u32) {
-        let Entry { hash, chain, .. } = entries[at];
-        *self.pointer_to(entries, at, hash) = chain;
+    /// Takes an item out; `keys` doesn't count it any more.
+    pub fn unlink(&mut self, heap: &mut Heap, at: u32, keys: u32) {
+        let head = heap.head(at);
+        self.point_from(heap, at, head.hash(), head.chain);
         if keys == 0 {
             self.buckets = Vec::new();
         } else {
             // Two, as the bound falls by two.
             for _ in 0..2 {
                 if self.buckets.len() > BUCKETS_MIN.max(2 * keys as usize) {
-                    self.merge(entries);
+                    self.merge(heap);
                 }
             }
         }
     }
 
-    /// An entry has moved.
-    pub fn relink(&mut self, entries: &mut Pool<Entry>, from: u32, to: u32) {
-        let hash = entries[to].hash;
-        *self.pointer_to(entries, from, hash) = to;
+    /// An item has moved.
+    pub fn relink(&mut self, heap: &mut Heap, from: u32, to: u32) {
+        self.point_from(heap, from, heap.head(to).hash(), to);
     }
 
-    /// What points at an entry: its bucket or its neighbour.
-    fn pointer_to<'a>(&'a mut self, entries: &'a mut Pool<Entry>, at: u32, hash: u32) -> &'a mut u32 {
+    /// Makes what points at an item (its bucket or its neighbour) point elsewhere.
+    fn point_from(&mut self, heap: &mut Heap, at: u32, hash: u32, to: u32) {
         let b = bucket(self.buckets.len(), hash);
         let (mut before, mut next) = (NIL, self.buckets[b]);
         while next != at {
             before = next;
-            next = entries[next].chain;
+            next = heap.head(next).chain;
         }
-        if before == NIL { &mut self.buckets[b] } else { &mut entries[before].chain }
+        if before == NIL {
+            self.buckets[b] = to;
+        } else {
+            heap.set(before, Link::Chain, to);
+        }
     }
 
     /// Adds a bucket and moves there what belongs there.
-    fn split(&mut self, entries: &mut Pool<Entry>) {
+    fn split(&mut self, heap: &mut Heap) {
         let n = self.buckets.len();
         if n == self.buckets.capacity() {
             self.buckets.reserve_exact((n / RESERVE_DIVISOR).max(BUCKETS_MIN));
@@ -107,23 +123,21 @@ impl Table {
         let low = n - (1 << n.ilog2());
         let mut at = std::mem::replace(&mut self.buckets[low], NIL);
         while at != NIL {
-            let e = &mut entries[at];
-            let b = bucket(n + 1, e.hash);
-            let next = std::mem::replace(&mut e.chain, self.buckets[b]);
-            self.buckets[b] = at;
-            at = next;
+            let head = heap.head(at);
+            let b = bucket(n + 1, head.hash());
+            heap.set(at, Link::Chain, std::mem::replace(&mut self.buckets[b], at));
+            at = head.chain;
         }
     }
 
     /// Removes the last bucket and moves what is in it to where it came from.
-    fn merge(&mut self, entries: &mut Pool<Entry>) {
+    fn merge(&mut self, heap: &mut Heap) {
         let Some(mut at) = self.buckets.pop() else { return };
         let n = self.buckets.len();
         let low = n - (1 << n.ilog2());
         while at != NIL {
-            let e = &mut entries[at];
-            let next = std::mem::replace(&mut e.chain, self.buckets[low]);
-            self.buckets[low] = at;
+            let next = heap.head(at).chain;
+            heap.set(at, Link::Chain, std::mem::replace(&mut self.buckets[low], at));
             at = next;
         }
         if self.buckets.capacity() > 2 * n {
@@ -131,27 +145,35 @@ impl Table {
         }
     }
 
-    /// Calls `each` with every entry of the buckets that `cursor` stands for; the next cursor, 0 after the last.
-    pub fn visit(&self, entries: &Pool<Entry>, cursor: u64, mut each: impl FnMut(u32)) -> u64 {
+    /// Asks for the first items of the buckets that `cursor` stands for; the next cursor.
+    pub fn prefetch_at(&self, heap: &Heap, cursor: u64) -> u64 {
         let n = self.buckets.len();
         if n == 0 {
             return 0;
         }
-        let p = 1usize << n.ilog2();
-        let cursor = cursor as u32;
-        let low = cursor as usize & (p - 1);
-        for b in [low, low + p] {
+        let (buckets, next) = visited(n, cursor);
+        buckets.into_iter().filter_map(|b| self.buckets.get(b)).for_each(|&at| heap.prefetch(at, SCAN_LINES));
+        next
+    }
+
+    /// Calls `each` with every item of the buckets that `cursor` stands for; the next cursor, 0 after the last.
+    pub fn visit(&self, heap: &Heap, cursor: u64, mut each: impl FnMut(u32)) -> u64 {
+        let n = self.buckets.len();
+        if n == 0 {
+            return 0;
+        }
+        let (buckets, next) = visited(n, cursor);
+        for b in buckets {
             let mut at = self.buckets.get(b).copied().unwrap_or(NIL);
             while at != NIL {
                 each(at);
-                at = entries[at].chain;
+                at = heap.head(at).chain;
             }
         }
-        let mask = (p - 1) as u32;
-        u64::from((cursor | !mask).reverse_bits().wrapping_add(1).reverse_bits())
+        next
     }
 
-    /// The first entry at or after a bucket drawn by `random`.
+    /// The first item at or after a bucket drawn by `random`.
     pub fn pick(&self, random: u64) -> Option<u32> {
         let n = self.buckets.len();
         let from = super::evict::below(random, n);
@@ -168,9 +190,8 @@ mod tests {
     use super::*;
 
     fn spread(id: u32) -> u32 {
-        // A permutation of u32, so that ids have different hashes that collide in buckets.
-        let x = (id ^ (id >> 16)).wrapping_mul(0x7feb_352d);
-        (x ^ (x >> 15)).wrapping_mul(0x846c_a68b)
+        // A permutation of what is kept of a hash, so that ids have different hashes that collide in buckets.
+        (id ^ (id >> 12)).wrapping_mul(0x6b_352d) & ((1 << HASH_BITS) - 1)
     }
 
     proptest! {
@@ -178,24 +199,24 @@ mod tests {
         /// Everything that is there from a scan's start to its end is seen, whatever comes and goes between its steps.
         #[test]
         fn a_scan_misses_nothing_that_stays(start in 0u32..400, phases in prop::collection::vec((any::<bool>(), 0u32..120), 1..80)) {
-            let (mut table, mut entries) = (Table::default(), Pool::<Entry>::default());
+            let (mut table, mut heap) = (Table::default(), Heap::default());
             let mut at_of = BTreeMap::new();
             let mut next = 0;
-            let mut add = |table: &mut Table, entries: &mut Pool<Entry>, at_of: &mut BTreeMap<u32, u32>| {
-                let at = entries.insert(Entry::new(spread(next), 0, 0));
+            let mut add = |table: &mut Table, heap: &mut Heap, at_of: &mut BTreeMap<u32, u32>| {
+                let at = heap.insert((spread(next), 0, 0), &[], &[], false);
                 at_of.insert(next, at);
-                table.link(entries, at, at_of.len() as u32);
+                table.link(heap, at, at_of.len() as u32);
                 next += 1;
             };
             for _ in 0..start {
-                add(&mut table, &mut entries, &mut at_of);
+                add(&mut table, &mut heap, &mut at_of);
             }
             let mut stays: BTreeSet<u32> = at_of.keys().copied().collect();
             let mut seen = BTreeSet::new();
             let (mut cursor, mut step) = (0, 0);
             loop {
-                cursor = table.visit(&entries, cursor, |at| {
-                    seen.insert(entries[at].hash);
+                cursor = table.visit(&heap, cursor, |at| {
+                    seen.insert(heap.head(at).hash());
                 });
                 if cursor == 0 {
                     break;
@@ -205,13 +226,13 @@ mod tests {
                 step += 1;
                 for _ in 0..n {
                     if grow {
-                        add(&mut table, &mut entries, &mut at_of);
+                        add(&mut table, &mut heap, &mut at_of);
                     } else if let Some((id, at)) = at_of.pop_first() {
                         stays.remove(&id);
-                        table.unlink(&mut entries, at, at_of.len() as u32);
-                        entries.remove(at);
-                        while let Some((from, to)) = entries.tidy() {
-                            table.relink(&mut entries, from, to);
+                        table.unlink(&mut heap, at, at_of.len() as u32);
+                        let class = heap.remove(at);
+                        while let Some((from, to)) = heap.tidy(class) {
+                            table.relink(&mut heap, from, to);
                             let id = *at_of.iter().find(|&(_, &at)| at == from).unwrap().0;
                             at_of.insert(id, to);
                         }
@@ -224,7 +245,7 @@ mod tests {
                 prop_assert!(seen.contains(&spread(id)), "{id} was missed");
             }
             for (&id, &at) in &at_of {
-                prop_assert_eq!(table.find(&entries, spread(id), |_| true), at);
+                prop_assert_eq!(table.find(&heap, spread(id), |_| true), at);
             }
         }
     }

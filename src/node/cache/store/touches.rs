@@ -8,10 +8,10 @@ pub const TOUCH_SAMPLE: u64 = 8;
 /// in the tenth of a second between beacons.
 const NOTES: usize = 4096;
 
-/// An entry, and its hash to know it again: the place may have another key when the note is read.
+/// An item, and its hash to know it again: the place may have another key when the note is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Note {
-    /// Which entry.
+    /// Which item.
     pub entry: u32,
     /// Its hash.
     pub hash: u32,
@@ -37,7 +37,7 @@ impl Touches {
         self.next = (self.next + 1) % NOTES;
     }
 
-    /// All notes, each entry once; none are left.
+    /// All notes, each item once; none are left.
     pub fn drain(&mut self) -> Vec<Note> {
         let mut notes = std::mem::take(&mut self.ring);
         self.next = 0;

@@ -1,8 +1,9 @@
 //! One command's work in one slot: every change is recorded as an effect.
 
+use super::memory::DEADLINE_COST_MAX;
 use super::pool::NIL;
 use super::touches::TOUCH_SAMPLE;
-use super::{Meta, NeedRoom, Now, Role, Store};
+use super::{Meta, NeedRoom, Now, Role, Scope, Store};
 use crate::node::cache::effect::{Deadline, Effect, Effects, Ttl};
 use crate::proto::slot::Slot;
 
@@ -23,6 +24,9 @@ impl Txn<'_> {
     /// Must be called before the first change of a command that may add bytes, with an upper bound of the cost of all it will
     /// add ([`cost_of`](super::cost_of) per key). Fails before anything was changed.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), NeedRoom> {
+        if self.store.heap.is_full() {
+            return Err(NeedRoom { bytes, scope: Scope::Nobody });
+        }
         self.store.ledger.reserve(self.store.roles[self.slot.ix()], bytes)
     }
 
@@ -32,7 +36,7 @@ impl Txn<'_> {
         self.store.ledger.pool(self.store.roles[self.slot.ix()]);
     }
 
-    /// The entry of a key that is there and not past its deadline, or [`NIL`]; and its hash.
+    /// The item of a key that is there and not past its deadline, or [`NIL`]; and its hash.
     fn live(&mut self, key: &[u8]) -> (u32, u32) {
         let hash = self.store.hash(key);
         let at = self.store.find(self.slot, hash, key);
@@ -83,7 +87,7 @@ impl Txn<'_> {
         let at = self.find(key)?;
         let store = &*self.store;
         Some(Meta {
-            len: store.heap.lens(store.entries[at].place()).1,
+            len: store.heap.lens(at).1,
             deadline: store.deadline(at),
             idle_ms: store.idle_ms(at),
             cost: store.cost(at),
@@ -117,7 +121,13 @@ impl Txn<'_> {
         there
     }
 
-    /// Sets (or with `None` removes) the deadline; whether the key exists. A deadline already past deletes it.
+    /// Makes room for a deadline, before the first change: it may be the key's first.
+    pub fn reserve_deadline(&mut self) -> Result<(), NeedRoom> {
+        self.reserve(DEADLINE_COST_MAX)
+    }
+
+    /// Sets (or with `None` removes) the deadline; whether the key exists. A deadline already past deletes it. Room for it was
+    /// reserved ([`Txn::reserve_deadline`]).
     pub fn expire(&mut self, key: &[u8], deadline: Option<Deadline>) -> bool {
         let Some(at) = self.find(key) else { return false };
         if deadline.is_some_and(|d| d.0 <= self.now.mono_ms) {

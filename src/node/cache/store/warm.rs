@@ -7,7 +7,7 @@ use crate::proto::slot::Slot;
 
 /// Keys warmed at once: a core keeps about so many loads in flight, and what is warmed must still be there when it is used.
 pub const WARM_MAX: usize = 16;
-/// Cache lines of a key and its value that are asked for; longer values are read in a row, which the CPU notices by itself.
+/// Cache lines of an item that are asked for; longer ones are read in a row, which the CPU notices by itself.
 const ITEM_LINES: usize = 4;
 
 impl Store {
@@ -31,20 +31,23 @@ impl Store {
         let mut at = [(NIL, 0); WARM_MAX];
         for (at, (body, hash)) in at.iter_mut().zip(bodies) {
             *at = (body.table.first(hash), hash);
-            self.entries.prefetch(at.0);
-            self.entries.prefetch(body.lru.newest());
+            self.heap.prefetch(at.0, ITEM_LINES);
+            self.heap.prefetch(body.lru.newest(), 1);
         }
         for (at, hash) in &mut at[..n] {
-            if let Some(other) = self.entries.get(*at).filter(|e| e.hash != *hash) {
-                *at = other.chain;
-                self.entries.prefetch(*at);
+            if *at != NIL {
+                let head = self.heap.head(*at);
+                if head.hash() != *hash {
+                    *at = head.chain;
+                    self.heap.prefetch(*at, ITEM_LINES);
+                }
             }
         }
         for &(at, _) in &at[..n] {
-            if let Some(e) = self.entries.get(at) {
-                self.heap.prefetch(e.place(), ITEM_LINES);
-                self.entries.prefetch(e.newer);
-                self.entries.prefetch(e.older);
+            if at != NIL {
+                let head = self.heap.head(at);
+                self.heap.prefetch(head.newer, 1);
+                self.heap.prefetch(head.older, 1);
             }
         }
     }

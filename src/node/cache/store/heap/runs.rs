@@ -73,6 +73,27 @@ impl Runs {
         &self.arenas[arena as usize].bytes[at as usize..(at + len) as usize]
     }
 
+    /// From an offset of the run on, to its end or beyond.
+    #[inline(always)]
+    pub fn from(&self, run: u32, offset: usize) -> &[u8] {
+        let Run { arena, at, .. } = self.runs[run as usize];
+        &self.arenas[arena as usize].bytes[at as usize + offset..]
+    }
+
+    /// The same.
+    #[inline(always)]
+    pub fn from_mut(&mut self, run: u32, offset: usize) -> &mut [u8] {
+        let Run { arena, at, .. } = self.runs[run as usize];
+        &mut self.arenas[arena as usize].bytes[at as usize + offset..]
+    }
+
+    /// The same, of what need not be a run.
+    #[inline(always)]
+    pub fn get(&self, run: u32, offset: usize) -> Option<&[u8]> {
+        let Run { arena, at, .. } = *self.runs.get(run as usize)?;
+        self.arenas.get(arena as usize)?.bytes.get(at as usize + offset..)
+    }
+
     /// The run's bytes.
     pub fn bytes_mut(&mut self, run: u32) -> &mut [u8] {
         let Run { arena, at, len } = self.runs[run as usize];

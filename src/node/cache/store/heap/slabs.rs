@@ -1,10 +1,10 @@
-//! Small items, a class per size: chunks of equal places, full but for a few holes.
-//!
-//! An item is `owner:u32 klen:u16 vlen:u16 key value`, little endian; a hole has the owner [`NIL`].
+//! Places of a few fixed sizes, a class per size: chunks of equal places, full but for a few holes. What lies in a place says
+//! [`item`](super::item) by item; a place's number stays while it is used, whatever moves around it.
 
-use super::super::pool::{Holes, NIL};
+use super::super::pool::Holes;
+use super::super::prefetch;
+use super::item::{HEADER, Head, LENS, Lens, put_u32, u32_at};
 use super::runs::Runs;
-use super::u32_at;
 
 /// Bytes of a chunk of a class with many items. Each class wastes half its last chunk on average, so a class begins with small
 /// chunks: the waste stays a few percent of what it holds.
@@ -13,16 +13,19 @@ const CHUNK: usize = 64 << 10;
 const CHUNK_MIN: usize = 8 << 10;
 /// After so many chunks of a size they double.
 const CHUNKS_PER_SIZE: usize = 8;
-const HEADER: usize = 8;
-/// Largest item, header included; beyond it the steps between classes would be wider than a sixteenth.
-const SIZE_MAX: usize = CHUNK / 16;
-const SIZE_MIN: usize = 16;
+/// Largest place; beyond it the steps between classes would be wider than a sixteenth.
+pub const SIZE_MAX: usize = CHUNK / 16;
+const SIZE_MIN: usize = HEADER;
 /// Sizes are multiples of this.
-const STEP: usize = 8;
+pub const STEP: usize = 8;
 /// Classes up to here are one step apart, from here on a sixteenth.
 const FINE_MAX: usize = 128;
-/// A place is `chunk << POS_BITS | position`.
-const POS_BITS: u32 = (CHUNK / SIZE_MIN).ilog2();
+/// A place's number is `chunk << AT_BITS | offset / STEP`.
+const AT_BITS: u32 = (CHUNK / STEP).ilog2();
+/// Chunks that have numbers: of a shard, 32 GiB.
+const CHUNKS_MAX: usize = 1 << (u32::BITS - AT_BITS);
+/// Chunks that are kept for what one command may still add.
+const CHUNKS_SPARE: usize = CHUNKS_MAX / 64;
 
 const fn next_size(size: usize) -> usize {
     if size < FINE_MAX {
@@ -67,9 +70,9 @@ const CLASS_OF: [u8; SIZE_MAX / STEP + 1] = {
     of
 };
 
-/// The class of an item with so many bytes of key and value; none if it is too large for slabs.
-pub fn class_for(len: usize) -> Option<u8> {
-    CLASS_OF.get(len.checked_add(HEADER)?.div_ceil(STEP)).copied()
+/// The class of an item of so many bytes, header included; none if it is too large for slabs.
+pub fn class_for(size: usize) -> Option<u8> {
+    CLASS_OF.get(size.div_ceil(STEP)).copied()
 }
 
 /// Bytes that each item of the class takes.
@@ -94,155 +97,218 @@ struct Class {
     holes: Holes,
 }
 
+/// Of which class a chunk is, and which of its chunks.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    class: u8,
+    index: u32,
+}
+
+impl Chunk {
+    const NONE: Self = Self { class: u8::MAX, index: 0 };
+}
+
 /// All classes.
 #[derive(Debug)]
 pub struct Slabs {
+    runs: Runs,
     classes: Vec<Class>,
+    /// By run.
+    chunks: Vec<Chunk>,
 }
 
 impl Default for Slabs {
     fn default() -> Self {
-        Self { classes: (0..CLASSES).map(|_| Class::default()).collect() }
+        Self { runs: Runs::default(), classes: (0..CLASSES).map(|_| Class::default()).collect(), chunks: Vec::new() }
     }
 }
 
-fn split(at: u32) -> (usize, usize) {
-    ((at >> POS_BITS) as usize, at as usize & ((1 << POS_BITS) - 1))
+#[inline(always)]
+fn split(at: u32) -> (u32, usize) {
+    (at >> AT_BITS, (at as usize & ((1 << AT_BITS) - 1)) * STEP)
 }
 
-fn join(chunk: usize, pos: usize) -> u32 {
-    (chunk as u32) << POS_BITS | pos as u32
+fn join(run: u32, offset: usize) -> u32 {
+    run << AT_BITS | (offset / STEP) as u32
 }
 
 impl Class {
-    fn bytes<'a>(&self, runs: &'a Runs, size: usize, at: u32) -> &'a [u8] {
-        let (chunk, pos) = split(at);
-        &runs.bytes(self.chunks[chunk])[pos * size..][..size]
-    }
-
-    fn bytes_mut<'a>(&self, runs: &'a mut Runs, size: usize, at: u32) -> &'a mut [u8] {
-        let (chunk, pos) = split(at);
-        &mut runs.bytes_mut(self.chunks[chunk])[pos * size..][..size]
-    }
-
-    fn is_hole(&self, runs: &Runs, size: usize, at: u32) -> bool {
-        is_hole(&self.chunks, self.fill, runs, size, at)
-    }
-
     /// Places in use or freed.
     fn len(&self) -> u32 {
         self.before_last + self.fill
     }
 
-    /// Makes a place at the end.
-    fn extend(&mut self, runs: &mut Runs, size: usize) -> u32 {
-        let last = self.chunks.len().checked_sub(1);
-        if last.is_none_or(|last| self.fill == places(size, last)) {
-            self.before_last += self.fill;
-            self.fill = 0;
-            self.chunks.push(runs.alloc(places(size, self.chunks.len()) as usize * size));
-        }
-        self.fill += 1;
-        join(self.chunks.len() - 1, self.fill as usize - 1)
-    }
-
-    /// Cuts the last place off.
-    fn cut(&mut self, runs: &mut Runs, size: usize) {
-        self.fill -= 1;
-        if self.fill == 0
-            && let Some(chunk) = self.chunks.pop()
-        {
-            runs.free(chunk);
-            self.fill = self.chunks.len().checked_sub(1).map_or(0, |last| places(size, last));
-            self.before_last -= self.fill;
-        }
+    fn last(&self, size: usize) -> Option<u32> {
+        Some(join(*self.chunks.last()?, (self.fill as usize).checked_sub(1)? * size))
     }
 }
 
-fn is_hole(chunks: &[u32], fill: u32, runs: &Runs, size: usize, at: u32) -> bool {
-    let (chunk, pos) = split(at);
-    let within = chunk + 1 < chunks.len() || (chunk + 1 == chunks.len() && pos < fill as usize);
-    within && u32_at(runs.bytes(chunks[chunk]), pos * size) == NIL
-}
-
-fn write(to: &mut [u8], owner: u32, key: &[u8], value: &[u8]) {
-    to[..4].copy_from_slice(&owner.to_le_bytes());
-    to[4..6].copy_from_slice(&(key.len() as u16).to_le_bytes());
-    to[6..8].copy_from_slice(&(value.len() as u16).to_le_bytes());
-    to[HEADER..][..key.len()].copy_from_slice(key);
-    to[HEADER + key.len()..][..value.len()].copy_from_slice(value);
+/// Whether the place is one of the class, in use or freed.
+fn is_place(class: u8, c: &[u32], fill: u32, chunks: &[Chunk], at: u32) -> bool {
+    let (run, offset) = split(at);
+    let size = size_of_class(class);
+    let Some(chunk) = chunks.get(run as usize).filter(|chunk| chunk.class == class) else { return false };
+    let (index, last) = (chunk.index as usize, c.len() - 1);
+    let fill = if index == last { fill } else { places(size, index) };
+    offset % size == 0 && offset / size < fill as usize
 }
 
 impl Slabs {
-    /// Takes an item in.
-    pub fn insert(&mut self, runs: &mut Runs, class: u8, owner: u32, key: &[u8], value: &[u8]) -> u32 {
+    /// From an item's first byte on; where it ends, it says itself.
+    #[inline(always)]
+    pub fn bytes(&self, at: u32) -> &[u8] {
+        let (run, offset) = split(at);
+        self.runs.from(run, offset)
+    }
+
+    /// The same.
+    #[inline(always)]
+    pub fn bytes_mut(&mut self, at: u32) -> &mut [u8] {
+        let (run, offset) = split(at);
+        self.runs.from_mut(run, offset)
+    }
+
+    /// Asks for an item's first lines ahead of its use.
+    #[inline(always)]
+    pub fn prefetch(&self, at: u32, lines: usize) {
+        let (run, offset) = split(at);
+        if let Some(bytes) = self.runs.get(run, offset) {
+            prefetch::lines(bytes, lines);
+        }
+    }
+
+    /// There are about as many chunks as can be told apart.
+    pub fn is_full(&self) -> bool {
+        self.chunks.len() >= CHUNKS_MAX - CHUNKS_SPARE
+    }
+
+    /// A place of the class, with anything in it.
+    pub fn alloc(&mut self, class: u8) -> u32 {
+        let Self { runs, classes, chunks } = self;
+        let c = &mut classes[class as usize];
+        let is_hole =
+            |at| is_place(class, &c.chunks, c.fill, chunks, at) && Lens(u32_at(tail(runs, at), LENS)) == Lens::HOLE;
+        if let Some(at) = c.holes.pop(is_hole) {
+            return at;
+        }
         let size = size_of_class(class);
-        let c = &mut self.classes[class as usize];
-        let at = match c.holes.pop(|at| is_hole(&c.chunks, c.fill, runs, size, at)) {
-            Some(at) => at,
-            None => c.extend(runs, size),
-        };
-        write(c.bytes_mut(runs, size, at), owner, key, value);
-        at
+        let last = c.chunks.len().checked_sub(1);
+        if last.is_none_or(|last| c.fill == places(size, last)) {
+            c.before_last += c.fill;
+            c.fill = 0;
+            let index = c.chunks.len();
+            let run = runs.alloc(places(size, index) as usize * size);
+            debug_assert!((run as usize) < CHUNKS_MAX);
+            if chunks.len() <= run as usize {
+                chunks.resize(run as usize + 1, Chunk::NONE);
+            }
+            chunks[run as usize] = Chunk { class, index: index as u32 };
+            c.chunks.push(run);
+        }
+        c.fill += 1;
+        c.last(size).unwrap_or_default()
     }
 
-    /// Key and value.
-    pub fn item<'a>(&self, runs: &'a Runs, class: u8, at: u32) -> (&'a [u8], &'a [u8]) {
-        let bytes = self.classes[class as usize].bytes(runs, size_of_class(class), at);
-        let lens = u32_at(bytes, 4);
-        let (key_len, value_len) = ((lens & 0xffff) as usize, (lens >> 16) as usize);
-        bytes[HEADER..HEADER + key_len + value_len].split_at(key_len)
+    /// Makes a place a hole.
+    pub fn free(&mut self, class: u8, at: u32) {
+        put_u32(self.bytes_mut(at), LENS, Lens::HOLE.0);
+        let Self { runs, classes, chunks } = self;
+        let Class { chunks: of, fill, holes, .. } = &mut classes[class as usize];
+        holes.push(at, |at| is_place(class, of, *fill, chunks, at) && Lens(u32_at(tail(runs, at), LENS)) == Lens::HOLE);
     }
 
-    /// An item's whole place, header and all.
-    pub fn bytes<'a>(&self, runs: &'a Runs, class: u8, at: u32) -> &'a [u8] {
-        self.classes[class as usize].bytes(runs, size_of_class(class), at)
-    }
-
-    /// Gives an item another value that fits its class.
-    pub fn overwrite(&mut self, runs: &mut Runs, class: u8, at: u32, value: &[u8]) {
-        let bytes = self.classes[class as usize].bytes_mut(runs, size_of_class(class), at);
-        let key_len = (u32_at(bytes, 4) & 0xffff) as usize;
-        bytes[6..8].copy_from_slice(&(value.len() as u16).to_le_bytes());
-        bytes[HEADER + key_len..][..value.len()].copy_from_slice(value);
-    }
-
-    /// The item's owner has another number.
-    pub fn set_owner(&mut self, runs: &mut Runs, class: u8, at: u32, owner: u32) {
-        let bytes = self.classes[class as usize].bytes_mut(runs, size_of_class(class), at);
-        bytes[..4].copy_from_slice(&owner.to_le_bytes());
-    }
-
-    /// Makes an item's place a hole.
-    pub fn remove(&mut self, runs: &mut Runs, class: u8, at: u32) {
-        self.set_owner(runs, class, at, NIL);
+    /// Moves the last item of a class into a hole if there are too many: from where to where.
+    pub fn tidy(&mut self, class: u8) -> Option<(u32, u32)> {
         let size = size_of_class(class);
-        let Class { chunks, fill, holes, .. } = &mut self.classes[class as usize];
-        holes.push(at, |at| is_hole(chunks, *fill, runs, size, at));
-    }
-
-    /// Moves the last item of a class into a hole if there are too many: whose it is, and where to.
-    pub fn tidy(&mut self, runs: &mut Runs, class: u8) -> Option<(u32, u32)> {
-        let size = size_of_class(class);
-        let c = &mut self.classes[class as usize];
         loop {
+            let Self { runs, classes, chunks } = self;
+            let c = &mut classes[class as usize];
             if !c.holes.excess(c.len()) {
                 return None;
             }
-            let last = join(c.chunks.len() - 1, c.fill as usize - 1);
-            if c.is_hole(runs, size, last) {
+            let last = c.last(size)?;
+            let is_hole =
+                |at| is_place(class, &c.chunks, c.fill, chunks, at) && Lens(u32_at(tail(runs, at), LENS)) == Lens::HOLE;
+            if is_hole(last) {
                 c.holes.cut();
-                c.cut(runs, size);
+                self.cut(class);
                 continue;
             }
-            let to = c.holes.pop(|at| is_hole(&c.chunks, c.fill, runs, size, at))?;
-            let owner = u32_at(c.bytes(runs, size, last), 0);
-            let ((from, at), (chunk, into)) = (split(last), split(to));
-            runs.copy((c.chunks[from], at * size), (c.chunks[chunk], into * size), size);
-            c.cut(runs, size);
-            return Some((owner, to));
+            let to = c.holes.pop(is_hole)?;
+            runs.copy(split(last), split(to), size);
+            self.cut(class);
+            return Some((last, to));
         }
     }
+
+    /// Cuts the last place of a class off.
+    fn cut(&mut self, class: u8) {
+        let c = &mut self.classes[class as usize];
+        c.fill -= 1;
+        if c.fill == 0
+            && let Some(run) = c.chunks.pop()
+        {
+            self.chunks[run as usize] = Chunk::NONE;
+            self.runs.free(run);
+            c.fill = c.chunks.len().checked_sub(1).map_or(0, |last| places(size_of_class(class), last));
+            c.before_last -= c.fill;
+        }
+    }
+
+    /// The header of what is at a place; none if there is nothing, or no place has this number any more.
+    pub fn get(&self, at: u32) -> Option<Head> {
+        let class = self.chunks.get(split(at).0 as usize)?.class;
+        let c = self.classes.get(class as usize)?;
+        let head = is_place(class, &c.chunks, c.fill, &self.chunks, at).then(|| Head::read(self.bytes(at)))?;
+        (head.lens != Lens::HOLE).then_some(head)
+    }
+
+    /// All places, freed ones included.
+    pub fn len(&self) -> u32 {
+        self.classes.iter().map(Class::len).sum()
+    }
+
+    /// Items held.
+    #[cfg(test)]
+    pub fn live(&self) -> u32 {
+        self.len() - self.classes.iter().map(|c| c.holes.count()).sum::<u32>()
+    }
+
+    /// The n-th of all places, by class.
+    pub fn nth(&self, mut n: u32) -> Option<u32> {
+        for (c, size) in self.classes.iter().zip(SIZES) {
+            if n >= c.len() {
+                n -= c.len();
+                continue;
+            }
+            let size = usize::from(size);
+            if n >= c.before_last {
+                return Some(join(*c.chunks.last()?, (n - c.before_last) as usize * size));
+            }
+            let mut chunk = 0;
+            while n >= places(size, chunk) && chunk < FULL_FROM {
+                n -= places(size, chunk);
+                chunk += 1;
+            }
+            let each = places(size, FULL_FROM);
+            let run = c.chunks.get(chunk + (n / each) as usize)?;
+            return Some(join(*run, (n % each) as usize * size));
+        }
+        None
+    }
+
+    #[cfg(test)]
+    pub fn check(&self) {
+        self.runs.check();
+    }
+}
+
+/// Chunks from this one on are of full size.
+const FULL_FROM: usize = (CHUNK.ilog2() - CHUNK_MIN.ilog2()) as usize * CHUNKS_PER_SIZE;
+
+fn tail(runs: &Runs, at: u32) -> &[u8] {
+    let (run, offset) = split(at);
+    runs.from(run, offset)
 }
 
 #[cfg(test)]
@@ -259,11 +325,35 @@ mod tests {
             assert!(b - a <= a / 16 + STEP, "{a} {b}");
             assert!(CHUNK % b < b && CHUNK % b <= CHUNK / 64, "{b}");
         }
-        for len in 0..=SIZE_MAX - HEADER {
-            let class = class_for(len).unwrap();
-            assert!(size_of_class(class) >= len + HEADER);
-            assert!(class == 0 || size_of_class(class - 1) < len + HEADER);
+        for size in HEADER..=SIZE_MAX {
+            let class = class_for(size).unwrap();
+            assert!(size_of_class(class) >= size);
+            assert!(class == 0 || size_of_class(class - 1) < size);
         }
-        assert_eq!(class_for(SIZE_MAX - HEADER + 1), None);
+        assert_eq!(class_for(SIZE_MAX + 1), None);
+    }
+
+    #[test]
+    fn every_place_is_counted_once() {
+        let mut slabs = Slabs::default();
+        let mut all: Vec<u32> = Vec::new();
+        for n in 0..20_000u32 {
+            let class = [0, 3, 70][n as usize % 3];
+            let at = slabs.alloc(class);
+            Head::new(n & 0xff_ffff, 0, 0, Lens::inline(0, 0, false)).write(slabs.bytes_mut(at));
+            all.push(at);
+        }
+        let mut counted: Vec<u32> = (0..slabs.len()).map(|n| slabs.nth(n).unwrap()).collect();
+        assert_eq!(slabs.nth(slabs.len()), None);
+        counted.sort_unstable();
+        assert!(all.iter().all(|&at| slabs.get(at).is_some()));
+        all.sort_unstable();
+        assert_eq!(counted, all);
+        slabs.free(3, all.iter().copied().find(|&at| slabs.chunks[split(at).0 as usize].class == 3).unwrap());
+        assert_eq!(slabs.live() + 1, slabs.len());
+        assert_eq!(all.iter().filter(|&&at| slabs.get(at).is_none()).count(), 1);
+        // Numbers that are no place's.
+        let inside = all[5] + 1;
+        assert!(slabs.get(inside).is_none() && slabs.get(u32::MAX).is_none());
     }
 }

@@ -107,21 +107,25 @@ fn the_short_group_pays_and_nobody_else() {
     for n in 0..400u32 {
         assert!(write(&mut store, Slot((n % 20) as u16), &n.to_le_bytes(), &[0; 100], at(1 + u64::from(n))));
     }
+    store.settle();
     let budget = store.budget().clone();
-    assert_eq!(store.totals().primary_keys, 200 + 10_000 / cost_of(4, 100));
+    assert_eq!(
+        store.totals().primary_keys,
+        200 + (10_000 - (cost_of(4, 100) - cost(4, 100, false))) / cost(4, 100, false)
+    );
     assert!(budget.group_used(1) <= 10_000);
-    assert_eq!(budget.group_used(2), 200 * cost_of(4, 100));
+    assert_eq!(budget.group_used(2), 200 * cost(4, 100, false));
     // The credit shrinks: exactly the surplus is named, and of the group alone.
     store.set_credit(2, 5_000);
     store.settle();
     let excess = store.excess().unwrap();
-    assert_eq!(excess, NeedRoom { bytes: 200 * cost_of(4, 100) - 5_000, scope: Scope::Group(2) });
+    assert_eq!(excess, NeedRoom { bytes: 200 * cost(4, 100, false) - 5_000, scope: Scope::Group(2) });
     while let Some(need) = store.excess() {
         let (slot, key) = store.victim(need).unwrap();
         assert_eq!(store.role(slot), Role::Primary { backed_at: 2 });
         store.txn(slot, at(9_999), &mut Effects::default()).evict(&key);
     }
-    assert!(budget.group_used(2) <= 5_000 && budget.group_used(2) > 5_000 - cost_of(4, 100));
+    assert!(budget.group_used(2) <= 5_000 && budget.group_used(2) > 5_000 - cost(4, 100, false));
     audit(&mut store);
 }
 
@@ -206,5 +210,5 @@ fn an_unused_reservation_is_given_back() {
     txn.set(b"k", b"v", Ttl::None);
     assert_eq!(store.budget().used(), 100_000);
     store.settle();
-    assert_eq!(store.budget().used(), cost_of(1, 1));
+    assert_eq!(store.budget().used(), cost(1, 1, false));
 }

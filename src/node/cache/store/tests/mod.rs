@@ -18,9 +18,9 @@ fn audit(store: &mut Store) {
     for slot in (0..SLOTS as u16).map(Slot) {
         let (mut keys, mut bytes, mut cursor) = (0, 0, 0);
         loop {
-            cursor = store.scan(slot, cursor, usize::MAX, |k, v, _| {
+            cursor = store.scan(slot, cursor, usize::MAX, |k, v, deadline| {
                 keys += 1;
-                bytes += cost_of(k.len(), v.len());
+                bytes += cost(k.len(), v.len(), deadline.is_some());
             });
             if cursor == 0 {
                 break;
@@ -41,9 +41,9 @@ fn audit(store: &mut Store) {
         }
     }
     let held: u64 = (0..SLOTS as u16).map(|s| store.slot_stats(Slot(s)).keys).sum();
-    assert_eq!(store.dispose(3), u64::from(store.entries.live()) > held);
+    assert_eq!(store.dispose(3), u64::from(store.heap.live()) > held);
     assert!(!store.dispose(usize::MAX));
-    assert_eq!(u64::from(store.entries.live()), held);
+    assert_eq!(u64::from(store.heap.live()), held);
     assert_eq!(store.bodies.len() - store.free_bodies.len(), store.body_of.iter().filter(|b| **b != NO_BODY).count());
     let t = store.totals();
     assert_eq!((t.primary_keys, t.primary_bytes), primary);

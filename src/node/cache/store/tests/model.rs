@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::node::cache::effect::{Deadline, Effect, Effects, Reader, Ttl};
-use crate::node::cache::store::{SlotStats, cost_of};
+use crate::node::cache::store::{SlotStats, cost};
 
 /// One key's value and deadline.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,7 +86,7 @@ impl Model {
     }
 
     pub fn stats(&self) -> SlotStats {
-        let bytes = self.keys.iter().map(|(k, i)| cost_of(k.len(), i.value.len())).sum();
+        let bytes = self.keys.iter().map(|(k, i)| cost(k.len(), i.value.len(), i.deadline.is_some())).sum();
         SlotStats { keys: self.keys.len() as u64, bytes }
     }
 

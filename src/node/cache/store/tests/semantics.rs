@@ -104,7 +104,7 @@ proptest! {
                     let want = want.map(|i| i.value.as_slice());
                     prop_assert_eq!(got, want);
                     let meta = txn.meta(&name(k)).map(|m| (m.len, m.deadline, m.cost));
-                    let len = |i: &Item| (i.value.len(), i.deadline, cost_of(name(k).len(), i.value.len()));
+                    let len = |i: &Item| (i.value.len(), i.deadline, cost(name(k).len(), i.value.len(), i.deadline.is_some()));
                     prop_assert_eq!(meta, model.keys.get(&name(k)).map(len));
                 }
                 Op::Touch(k) => {
@@ -278,7 +278,7 @@ fn every_deadline_is_found_however_far_and_however_few_at_a_time() {
             }
         }
         // At most a tick is left, and at the end of time nothing.
-        assert!(deadlines.values().all(|d| d.0 > now_ms.saturating_sub(TICK_MS)), "{now_ms}");
+        assert!(deadlines.values().all(|d| d.0 > now_ms.saturating_sub(expiry::TICK_MS)), "{now_ms}");
         if now_ms == u64::MAX {
             break;
         }
