@@ -123,7 +123,7 @@ fn speed(value_len: usize, ttl: bool) {
     time("get, hit, 16 ahead", ITEMS, |n| {
         if ahead.is_empty() {
             ahead.extend((0..WARM_MAX).map(|_| pick(ITEMS)));
-            store.warm(ahead.iter().map(|key| (Slot::of_key(key), key.as_slice())));
+            store.warm(ahead.iter().map(|key| (0, Slot::of_key(key), key.as_slice())), |_, _| {});
         }
         let key = ahead.pop().unwrap_or_default();
         assert!(store.txn(Slot::of_key(&key), now(ITEMS + n), &mut fx).get(&key).is_some());

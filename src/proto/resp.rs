@@ -9,8 +9,6 @@
 //! arguments are ranges into the read buffer. Only an inline command with quotes is unescaped into a side buffer.
 //! A first byte `{` is JSON and goes elsewhere ([`super::json`]).
 
-use std::ops::Range;
-
 use super::args::Args;
 
 /// The longest argument, bytes (Redis: `proto-max-bulk-len`).
@@ -121,12 +119,15 @@ enum Head {
 #[inline(always)]
 fn head(buf: &[u8], at: usize) -> Head {
     let rest = buf.get(at..).unwrap_or(&[]);
-    // Most lengths have one or two digits; both shapes compile to a few compares without a loop.
+    // Most lengths have up to three digits; these shapes compile to a few compares without a loop.
     if let &[a @ b'0'..=b'9', b'\r', b'\n', ..] = rest {
         return Head::Is(u64::from(a - b'0'), at + 3);
     }
     if let &[a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', b'\n', ..] = rest {
         return Head::Is(u64::from(a - b'0') * 10 + u64::from(b - b'0'), at + 4);
+    }
+    if let &[a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', b'\r', b'\n', ..] = rest {
+        return Head::Is(u64::from(a - b'0') * 100 + u64::from(b - b'0') * 10 + u64::from(c - b'0'), at + 5);
     }
     long_head(rest, at)
 }
@@ -154,29 +155,53 @@ fn strict_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Where the second argument of the command at `at` lies (most commands' first key), and where the next command begins; none
-/// if it is not all there, or not in the plain form. For looking ahead: nothing is judged by it.
-pub fn glance(buf: &[u8], at: usize) -> Option<(Range<usize>, usize)> {
-    if buf.get(at) != Some(&b'*') {
-        return None;
+/// Arguments of a command that a [`glance`] takes in.
+const GLANCE_ARGS: usize = 5;
+/// Bytes of an argument from which on it is the decoder's to judge.
+const GLANCE_BULK: u64 = 1 << 20;
+
+/// A command in the shape that every client sends, whole and of few arguments.
+#[derive(Debug, Clone, Copy)]
+pub struct Glance {
+    /// Bytes of it.
+    pub len: usize,
+    args: usize,
+    ranges: [(u32, u32); GLANCE_ARGS],
+}
+
+impl Glance {
+    /// Its arguments; `buf` begins where it begins.
+    #[inline(always)]
+    pub fn args<'a>(&'a self, buf: &'a [u8]) -> Args<'a> {
+        Args::new(buf, &self.ranges[..self.args])
     }
-    let Head::Is(args @ 2.., mut at) = head(buf, at + 1) else { return None };
-    let mut second = 0..0;
-    for i in 0..args {
-        if buf.get(at) != Some(&b'$') {
+
+    /// Its second word, where it has one.
+    #[inline(always)]
+    pub fn second<'a>(&self, buf: &'a [u8]) -> Option<&'a [u8]> {
+        let (start, end) = self.ranges[1];
+        if self.args > 1 { buf.get(start as usize..end as usize) } else { None }
+    }
+}
+
+/// The command at the start of `buf`, if it is one that the decoder would give out too. What this does not take in is not wrong.
+#[inline]
+pub fn glance(buf: &[u8]) -> Option<Glance> {
+    let &[b'*', n @ b'1'..=b'5', b'\r', b'\n', ..] = buf else { return None };
+    let mut found = Glance { len: 4, args: usize::from(n - b'0'), ranges: [(0, 0); GLANCE_ARGS] };
+    for range in &mut found.ranges[..usize::from(n - b'0')] {
+        if buf.get(found.len) != Some(&b'$') {
             return None;
         }
-        let Head::Is(len, start) = head(buf, at + 1) else { return None };
-        let end = start + usize::try_from(len).ok()?;
-        at = end + 2;
-        if at > buf.len() {
+        let Head::Is(len @ ..GLANCE_BULK, start) = head(buf, found.len + 1) else { return None };
+        let end = start + len as usize;
+        if buf.get(end..end + 2)? != b"\r\n" {
             return None;
         }
-        if i == 1 {
-            second = start..end;
-        }
+        *range = (start as u32, end as u32);
+        found.len = end + 2;
     }
-    Some((second, at))
+    Some(found)
 }
 
 impl Default for Decoder {
@@ -251,6 +276,11 @@ impl Decoder {
         self.bulk = NO_BULK;
         self.done = true;
         Ok(Some(at))
+    }
+
+    /// Nothing of a command was seen since the last one: the next may be taken in otherwise ([`glance`]).
+    pub fn is_between(&self) -> bool {
+        self.done || (self.at, self.left, self.scanned) == (0, 0, 0)
     }
 
     /// The command that the last call of [`Decoder::next`] found; `buf` starts where it started then.

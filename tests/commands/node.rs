@@ -189,7 +189,7 @@ impl MiniNode {
     }
 
     fn execute(&mut self, args: Args<'_>, out: &mut Reply<'_>) {
-        let spec = match command::resolve(args) {
+        let spec = match command::resolve(args, None) {
             Ok(spec) => spec,
             Err(e) => return out.error_bytes(e.bytes()),
         };

@@ -18,7 +18,7 @@ use super::peer::{Granted, Peer, PeerRef};
 use super::shard::{Shard, Turn, lock};
 use super::slot::Rank;
 use super::stats::Counters;
-use super::store::{Budget, Now, Scope, Store};
+use super::store::{Budget, Now, Scope, Store, Wanted};
 use crate::node::clock::{Mono, wall_ms};
 use crate::node::config::NodeConfig;
 use crate::node::mutant::{self, Mutant};
@@ -505,13 +505,13 @@ impl Node {
         }
     }
 
-    /// Looks ahead for keys of commands that are about to run.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])> + Clone) {
+    /// Looks ahead for numbered keys of commands that are about to run, and tells hashes.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = Wanted<'k>> + Clone, mut tell: impl FnMut(usize, u32)) {
         let count = self.shards.len();
         for (i, shard) in self.shards.iter().enumerate() {
-            let mine = keys.clone().filter(|(slot, _)| count == 1 || slot.ix() % count == i);
+            let mine = keys.clone().filter(|(_, slot, _)| count == 1 || slot.ix() % count == i);
             if count == 1 || mine.clone().nth(1).is_some() {
-                lock(shard).warm(mine);
+                lock(shard).warm(mine, &mut tell);
             }
         }
     }

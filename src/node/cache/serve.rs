@@ -18,13 +18,13 @@ use super::node::Node;
 use super::peer::BACKLOG_MAX;
 use super::shard::{Ran, Turn, lock};
 use super::slot::Held;
-use super::store::WARM_MAX;
+use super::store::{WARM_MAX, Wanted};
 use crate::node::clock::Mono;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::args::Args;
 use crate::proto::json;
 use crate::proto::reply::Reply;
-use crate::proto::resp::{Decoder, Limits, glance};
+use crate::proto::resp::{Decoder, Glance, Limits, glance};
 use crate::proto::slot::Slot;
 use crate::proto::view::Phase;
 
@@ -110,14 +110,28 @@ struct Input {
     buf: Vec<u8>,
     /// Bytes of `buf` before this are done with.
     start: usize,
-    /// Slots of commands that were looked ahead for: where the command begins, and its second argument's slot.
-    ahead: [(usize, Slot); WARM_MAX],
-    /// How many of them have run, and how many there are.
-    ahead_at: (usize, usize),
+    /// Commands that were looked ahead for, and how many of them have run.
+    ahead: Vec<Ahead>,
+    ran: usize,
     /// The decoder holds a whole command of so many bytes that has not run yet.
     whole: Option<usize>,
     /// First byte of the connection was `{`: JSON lines.
     json: Option<JsonLines>,
+}
+
+/// A command that is about to run.
+struct Ahead {
+    glance: Glance,
+    first: Option<First>,
+}
+
+/// What is known of a command's second word (most commands' first key).
+#[derive(Clone, Copy)]
+pub struct First {
+    /// Its slot.
+    pub slot: Slot,
+    /// Its hash in the store of that slot, where it was asked for ahead.
+    pub hash: Option<u32>,
 }
 
 /// What commands work on.
@@ -244,8 +258,8 @@ impl Session {
             decoder: Decoder::new(Limits::default()),
             buf: Vec::new(),
             start: 0,
-            ahead: [(0, Slot(0)); WARM_MAX],
-            ahead_at: (0, 0),
+            ahead: Vec::new(),
+            ran: 0,
             whole: None,
             json: None,
         };
@@ -340,39 +354,67 @@ impl Input {
             self.buf.drain(..self.start);
         }
         self.start = 0;
-        self.ahead_at = (0, 0);
+        self.ahead.clear();
+        self.ran = 0;
         let need = self.decoder.need(self.buf.len()).max(READ_SIZE);
         self.buf.reserve(need);
     }
 
-    /// The slot of the next command's second argument, if it was looked ahead for. Where several commands are here, their keys
-    /// are asked for together first, so that the waits for memory overlap.
-    fn look_ahead(&mut self, node: &Node) -> Option<Slot> {
-        let (ran, all) = self.ahead_at;
-        if ran == all {
-            let mut keys: [&[u8]; WARM_MAX] = [&[]; WARM_MAX];
-            let (mut n, mut at) = (0, self.start);
-            while n < WARM_MAX
-                && let Some((key, next)) = glance(&self.buf, at)
-            {
-                keys[n] = &self.buf[key];
-                self.ahead[n].0 = at;
-                (n, at) = (n + 1, next);
-            }
-            if n < 2 {
-                return None;
-            }
-            self.ahead_at = (0, n);
-            for (ahead, key) in self.ahead[..n].iter_mut().zip(&keys) {
-                ahead.1 = Slot::of_key(key);
-            }
-            node.warm(self.ahead[..n].iter().zip(keys).map(|(&(_, slot), key)| (slot, key)));
+    /// Whether the next command was looked ahead for. Where several are here, their keys are asked for together before the first
+    /// runs, so that the waits for memory overlap.
+    fn look_ahead(&mut self, node: &Node) -> bool {
+        if self.ran < self.ahead.len() {
+            return true;
         }
-        let (start, slot) = self.ahead[self.ahead_at.0];
-        (start == self.start).then_some(slot)
+        if self.whole.is_some() || !self.decoder.is_between() {
+            return false;
+        }
+        self.ahead.clear();
+        self.ran = 0;
+        let mut at = self.start;
+        while self.ahead.len() < WARM_MAX
+            && let Some(glance) = self.buf.get(at..).and_then(glance)
+        {
+            at += glance.len;
+            self.ahead.push(Ahead { glance, first: None });
+        }
+        if self.ahead.len() > 1 {
+            self.warm(node);
+        }
+        !self.ahead.is_empty()
+    }
+
+    fn warm(&mut self, node: &Node) {
+        let mut at = self.start;
+        let mut keys: [Wanted<'_>; WARM_MAX] = [(0, Slot(0), &[]); WARM_MAX];
+        let mut n = 0;
+        for (i, ahead) in self.ahead.iter_mut().enumerate() {
+            if let Some(key) = ahead.glance.second(&self.buf[at..]) {
+                let slot = Slot::of_key(key);
+                ahead.first = Some(First { slot, hash: None });
+                keys[n] = (i, slot, key);
+                n += 1;
+            }
+            at += ahead.glance.len;
+        }
+        node.warm(keys[..n].iter().copied(), |i, hash| {
+            if let Some(first) = &mut self.ahead[i].first {
+                first.hash = Some(hash);
+            }
+        });
     }
 
     fn resp_command(&mut self, core: &mut Core, turn: Turn, until: &mut Mono) -> Option<Step> {
+        if self.look_ahead(&core.node) {
+            let Ahead { glance, first } = &self.ahead[self.ran];
+            let args = glance.args(&self.buf[self.start..]);
+            let step = core.command(args, *first, turn, until, None);
+            if let Step::Done = step {
+                self.start += glance.len;
+                self.ran += 1;
+            }
+            return Some(step);
+        }
         let whole = match self.whole {
             Some(n) => n,
             None => match self.decoder.next(&self.buf[self.start..]) {
@@ -392,15 +434,11 @@ impl Input {
             },
         };
         self.whole = Some(whole);
-        let slot = self.look_ahead(&core.node);
         let args = self.decoder.args(&self.buf[self.start..self.start + whole]);
-        let step = core.command(args, slot, turn, until, None);
+        let step = core.command(args, None, turn, until, None);
         if let Step::Done = step {
             self.whole = None;
             self.start += whole;
-            if self.ahead_at.0 < self.ahead_at.1 {
-                self.ahead_at.0 += 1;
-            }
         }
         Some(step)
     }
@@ -501,8 +539,15 @@ impl Core {
     }
 
     /// Runs one command and answers it, unless it is to be parked.
-    /// `slot` is the second argument's, where it is known already.
-    fn command(&mut self, args: Args<'_>, slot: Option<Slot>, turn: Turn, until: &mut Mono, json: Option<u64>) -> Step {
+    /// `first` is what is known of its second word already.
+    fn command(
+        &mut self,
+        args: Args<'_>,
+        first: Option<First>,
+        turn: Turn,
+        until: &mut Mono,
+        json: Option<u64>,
+    ) -> Step {
         // Where nothing is before it, the reply is written where it leaves from.
         let direct = json.is_none() && self.held.is_empty();
         let mut buf = std::mem::take(if direct { &mut self.out } else { &mut self.reply });
@@ -511,7 +556,7 @@ impl Core {
         }
         let base = buf.len();
         let proto = self.state.proto;
-        let spec = match command::resolve(args) {
+        let spec = match command::resolve(args, self.state.last_cmd) {
             Ok(spec) => spec,
             Err(_) if json.is_none() && is_http(args) => {
                 tracing::warn!(
@@ -536,7 +581,7 @@ impl Core {
         // Reading a clock costs a tenth of a small command: only what may be slow, and a sample, is timed.
         let started = (sampled || spec.may_be_slow() || heavy(args) || self.node.times_all()).then(Mono::now);
         let step = match spec.kind {
-            Kind::Keyed(body) => self.keyed((spec, body), args, slot, turn, until, &mut buf),
+            Kind::Keyed(body) => self.keyed((spec, body), args, first, turn, until, &mut buf),
             Kind::Conn(body) => {
                 let mut out = Reply::new(&mut buf, proto);
                 ConnCtx { spec, args, out: &mut out, conn: &mut self.state }.run(body);
@@ -593,12 +638,14 @@ impl Core {
         &mut self,
         (spec, body): (&'static Spec, command::KeyedFn),
         args: Args<'_>,
-        slot: Option<Slot>,
+        first: Option<First>,
         turn: Turn,
         until: &mut Mono,
         buf: &mut Vec<u8>,
     ) -> Option<Rests> {
-        let slot = match spec.slot_given(args, slot) {
+        // Of a command on one key, all is known that was found out ahead.
+        let first = first.filter(|_| spec.has_one_key(args));
+        let slot = match first.map_or_else(|| spec.slot(args), |first| Ok(Some(first.slot))) {
             Ok(Some(slot)) => slot,
             Ok(None) => {
                 self.refuse(buf, &error::SYNTAX);
@@ -612,8 +659,9 @@ impl Core {
         let mut out = Reply::new(buf, self.state.proto);
         let (state, scratch) = (&mut self.state, &mut self.scratch);
         let mut shard = lock(self.node.shard(slot));
+        let hash = first.and_then(|first| first.hash);
         let ran = shard.run(slot, turn, &self.client.waiter, |txn| {
-            Keyed { spec, args, txn, out: &mut out, conn: state, scratch }.run(body)
+            Keyed { spec, args, txn: txn.knowing(hash), out: &mut out, conn: state, scratch }.run(body)
         });
         match ran {
             Ran::Done { until: u } => {

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
-use super::store::{NeedRoom, Now, Role, Scope, Store, Txn, prefetch};
+use super::store::{NeedRoom, Now, Role, Scope, Store, Txn, Wanted, prefetch};
 use crate::node::clock::Mono;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::{Refusal, Stream};
@@ -164,9 +164,9 @@ impl Shard {
     }
 
     /// Looks ahead for keys of commands that are about to run.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])> + Clone) {
-        keys.clone().for_each(|(slot, _)| prefetch::whole(&self.slots[slot.ix()]));
-        self.store.warm(keys);
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = Wanted<'k>> + Clone, tell: impl FnMut(usize, u32)) {
+        keys.clone().for_each(|(_, slot, _)| prefetch::whole(&self.slots[slot.ix()]));
+        self.store.warm(keys, tell);
     }
 
     /// What became of a held reply.

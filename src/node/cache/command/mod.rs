@@ -70,15 +70,21 @@ const FAMILIES: &[&[Spec]] = &[
 
 /// Buckets of the name table: a power of two, several times the number of commands, so that most names hit at once.
 const BUCKETS: usize = 512;
-/// An empty bucket.
-const VACANT: u16 = u16::MAX;
+
+/// A name's number, its length and its command's index; all zeros = vacant.
+#[derive(Clone, Copy, Default)]
+struct Bucket {
+    packed: u64,
+    len: u8,
+    spec: u16,
+}
 
 struct Table {
     /// Commands by name; behind them all subcommands.
     specs: Vec<Spec>,
     commands: usize,
     /// Where each name's hash leads; a taken bucket passes on to the next.
-    buckets: Box<[u16; BUCKETS]>,
+    buckets: Box<[Bucket; BUCKETS]>,
 }
 
 static TABLE: LazyLock<Table> = LazyLock::new(|| {
@@ -88,29 +94,37 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     for i in 0..commands {
         specs.extend_from_slice(specs[i].subcommands);
     }
-    let mut buckets = Box::new([VACANT; BUCKETS]);
+    let mut buckets = Box::new([Bucket::default(); BUCKETS]);
     for (i, spec) in specs.iter_mut().enumerate() {
         spec.index = i as u16;
         if i < commands {
-            let mut at = bucket(spec.name.as_bytes());
-            while buckets[at] != VACANT {
+            let (packed, len) = (packed(spec.name.as_bytes()), spec.name.len());
+            let mut at = bucket(packed, len);
+            while buckets[at].packed != 0 {
                 at = (at + 1) % BUCKETS;
             }
-            buckets[at] = i as u16;
+            buckets[at] = Bucket { packed, len: len as u8, spec: i as u16 };
         }
     }
     Table { specs, commands, buckets }
 });
 
-/// Length, first, middle and last letter, whatever their case, tell nearly all names apart.
-fn bucket(name: &[u8]) -> usize {
-    let letter = |i: usize| u32::from(name.get(i).copied().unwrap_or(0) | 0x20);
-    let len = name.len() as u32;
-    let mix = len.wrapping_mul(0x9E37)
-        ^ letter(0).wrapping_mul(0x0101_F1B5)
-        ^ letter(name.len() / 2).wrapping_mul(0x27D4_EB2F)
-        ^ letter(name.len().wrapping_sub(1)).wrapping_mul(0x1656_67B1);
-    (mix.wrapping_mul(0x9E37_79B1) >> 23) as usize % BUCKETS
+/// Names of up to this length are compared as one number.
+const SHORT: usize = 8;
+/// What makes letters small, whatever their case.
+const SMALL: u64 = 0x2020_2020_2020_2020;
+
+/// A short name of letters as a number, the same in any case; 0 is no name's. No other bytes give the number of letters.
+fn packed(name: &[u8]) -> u64 {
+    let mut bytes = [0; SHORT];
+    let n = name.len().min(SHORT);
+    bytes[..n].copy_from_slice(&name[..n]);
+    // Zeros behind the name stay: no byte of it is one then.
+    u64::from_le_bytes(bytes) | SMALL.checked_shr(8 * (SHORT - n) as u32).unwrap_or(0)
+}
+
+fn bucket(packed: u64, len: usize) -> usize {
+    ((packed ^ len as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BUCKETS.ilog2())) as usize
 }
 
 /// Every command and subcommand, each at its [`Spec::index`].
@@ -126,14 +140,22 @@ pub fn top_level() -> &'static [Spec] {
 /// The command of this name, in any case; subcommands are found by [`Spec::subcommand`].
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
     let table = &*TABLE;
-    let mut at = bucket(name);
-    while let Some(spec) = table.specs.get(usize::from(table.buckets[at])) {
-        if spec.name.as_bytes().eq_ignore_ascii_case(name) {
-            return Some(spec);
+    let key = packed(name);
+    let mut at = bucket(key, name.len());
+    loop {
+        let Bucket { packed, len, spec } = table.buckets[at];
+        if packed == 0 {
+            return None;
+        }
+        if packed == key && usize::from(len) == name.len() {
+            let spec = table.specs.get(usize::from(spec))?;
+            // Of a short name all was compared.
+            if name.len() <= SHORT || spec.name.as_bytes().eq_ignore_ascii_case(name) {
+                return Some(spec);
+            }
         }
         at = (at + 1) % BUCKETS;
     }
-    None
 }
 
 impl Spec {
@@ -159,8 +181,21 @@ fn containers_of(sub: &Spec) -> Option<&'static Spec> {
     lookup(sub.name.split_once('|')?.0.as_bytes())
 }
 
-/// The command or subcommand that is meant, with a fitting number of arguments; or the error to answer with.
-pub fn resolve(args: Args<'_>) -> Result<&'static Spec, ErrorReply> {
+/// The command or subcommand that is meant, with a fitting number of arguments; or the error to answer with. It is often the
+/// `last` one again.
+#[inline]
+pub fn resolve(args: Args<'_>, last: Option<&'static Spec>) -> Result<&'static Spec, ErrorReply> {
+    if let Some(last) = last
+        && matches!(last.kind, Kind::Keyed(_))
+        && args.get(0).is_some_and(|name| last.name.as_bytes().eq_ignore_ascii_case(name))
+        && last.takes(args.len())
+    {
+        return Ok(last);
+    }
+    look_up(args)
+}
+
+fn look_up(args: Args<'_>) -> Result<&'static Spec, ErrorReply> {
     let name = args.get(0).unwrap_or_default();
     let Some(base) = lookup(name) else {
         return Err(error::unknown_command(name, args.iter_from(1)));
@@ -196,10 +231,26 @@ mod tests {
     }
 
     #[test]
+    fn only_letters_pass_for_letters() {
+        for spec in top_level().iter().filter(|s| s.name.len() <= SHORT) {
+            assert!(spec.name.bytes().all(|b| b.is_ascii_lowercase()), "{}", spec.name);
+            for at in 0..spec.name.len() {
+                for byte in 0..=255u8 {
+                    let mut name = spec.name.as_bytes().to_vec();
+                    name[at] = byte;
+                    let same = name.eq_ignore_ascii_case(spec.name.as_bytes());
+                    assert_eq!(lookup(&name).is_some_and(|s| s.index() == spec.index()), same, "{name:?}");
+                }
+            }
+        }
+        assert!(lookup(&[0; 3]).is_none() && lookup(b"get\0").is_none() && lookup(&[0; 300]).is_none());
+    }
+
+    #[test]
     fn most_names_hit_their_own_bucket() {
         let direct = top_level().iter().filter(|s| {
-            let at = TABLE.buckets[bucket(s.name.as_bytes())];
-            usize::from(at) == s.index()
+            let name = s.name.as_bytes();
+            usize::from(TABLE.buckets[bucket(packed(name), name.len())].spec) == s.index()
         });
         assert!(direct.count() * 10 >= top_level().len() * 8);
     }

@@ -298,13 +298,9 @@ impl Spec {
         self.key_indices(args.len()).filter_map(move |i| args.get(i))
     }
 
-    /// As [`Spec::slot`], where the slot of argument 1 may be known already.
-    pub fn slot_given(&self, args: Args<'_>, second: Option<Slot>) -> Result<Option<Slot>, CrossSlot> {
-        let only_the_second = self.first_key == 1 && (self.last_key == 1 || args.len() == 2);
-        match second.filter(|_| only_the_second) {
-            Some(slot) => Ok(Some(slot)),
-            None => self.slot(args),
-        }
+    /// Whether its only key is its second word.
+    pub fn has_one_key(&self, args: Args<'_>) -> bool {
+        self.first_key == 1 && (self.last_key == 1 || args.len() == 2)
     }
 
     /// The one slot of all its keys; none if it has no keys.

@@ -46,7 +46,7 @@ use std::sync::Arc;
 
 pub use memory::{Budget, cost, cost_of};
 pub use txn::Txn;
-pub use warm::WARM_MAX;
+pub use warm::{WARM_MAX, Wanted};
 
 use self::due::DueSlots;
 use self::evict::{Candidates, Random};
@@ -268,7 +268,7 @@ impl Store {
     /// Opens one command's work in one slot.
     pub fn txn<'a>(&'a mut self, slot: Slot, now: Now, fx: &'a mut Effects) -> Txn<'a> {
         self.begin(now);
-        Txn { store: self, slot, now, fx }
+        Txn { store: self, slot, now, fx, hash: None }
     }
 
     /// Applies a primary's effects here (backup, learner). `sender_now_ms` is the sender's TTL clock when it (re)sent:

@@ -13,9 +13,16 @@ pub struct Txn<'a> {
     pub(super) slot: Slot,
     pub(super) now: Now,
     pub(super) fx: &'a mut Effects,
+    /// Of the only key, if it is known.
+    pub(super) hash: Option<u32>,
 }
 
 impl Txn<'_> {
+    /// Works on one key alone, whose hash is known from [`Store::warm`].
+    pub fn knowing(self, hash: Option<u32>) -> Self {
+        Self { hash, ..self }
+    }
+
     /// The clocks of this turn.
     pub fn now(&self) -> Now {
         self.now
@@ -38,7 +45,8 @@ impl Txn<'_> {
 
     /// The item of a key that is there and not past its deadline, or [`NIL`]; and its hash.
     fn live(&mut self, key: &[u8]) -> (u32, u32) {
-        let hash = self.store.hash(key);
+        let hash = self.hash.unwrap_or_else(|| self.store.hash(key));
+        debug_assert_eq!(hash, self.store.hash(key));
         let at = self.store.find(self.slot, hash, key);
         if at != NIL && self.store.deadline(at).is_some_and(|d| d.0 <= self.now.mono_ms) {
             self.store.remove(at);

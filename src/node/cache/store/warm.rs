@@ -10,17 +10,22 @@ pub const WARM_MAX: usize = 16;
 /// Cache lines of an item that are asked for; longer ones are read in a row, which the CPU notices by itself.
 const ITEM_LINES: usize = 4;
 
+/// A key to look ahead for: a number for it, its slot, the key.
+pub type Wanted<'k> = (usize, Slot, &'k [u8]);
+
 impl Store {
-    /// Looks ahead for up to [`WARM_MAX`] keys of commands that are about to run; changes nothing. Worth it for two keys and more.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = (Slot, &'k [u8])>) {
+    /// Looks ahead for up to [`WARM_MAX`] keys of commands that are about to run, and tells their hashes; changes nothing. Worth
+    /// it for two keys and more.
+    pub fn warm<'k>(&self, keys: impl Iterator<Item = Wanted<'k>>, mut tell: impl FnMut(usize, u32)) {
         // Step by step for all keys: by the time of one step, what the step before asked for is there or on its way.
         let mut hashes = [(NO_BODY_AT, 0); WARM_MAX];
         let mut n = 0;
-        for (slot, key) in keys.take(WARM_MAX) {
+        for (i, slot, key) in keys.take(WARM_MAX) {
             let at = usize::from(self.body_of[slot.ix()]);
             if let Some(body) = self.bodies.get(at) {
                 prefetch::whole(body);
                 hashes[n] = (at, self.hash(key));
+                tell(i, hashes[n].1);
                 n += 1;
             }
         }

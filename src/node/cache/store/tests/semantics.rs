@@ -315,12 +315,14 @@ fn warming_changes_nothing() {
     let slot = Slot(4);
     store.set_role(slot, Role::Primary { backed_at: 1 });
     let keys: Vec<String> = (0..40).map(|n| format!("{0:0>1$}", n, n * n * 40 + 2)).collect();
+    let mut told = [0; WARM_MAX];
     for key in &keys {
-        store.warm(keys.iter().map(|k| (slot, k.as_bytes())));
+        store.warm(keys.iter().enumerate().map(|(i, k)| (i, slot, k.as_bytes())), |i, hash| told[i] = hash);
+        assert!(told.iter().zip(&keys).all(|(&told, k)| told == 0 || told == store.hash(k.as_bytes())));
         store.txn(slot, at(1), &mut Effects::default()).set(key.as_bytes(), b"", Ttl::None);
     }
     let (before, oldest) = (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own }));
-    store.warm(keys.iter().map(|k| (slot, k.as_bytes())));
+    store.warm(keys.iter().enumerate().map(|(i, k)| (i, slot, k.as_bytes())), |_, _| {});
     assert_eq!((before, oldest), (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own })));
 }
 
