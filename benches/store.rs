@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use cachectl::node::cache::effect::{Deadline, Effects, Ttl};
-use cachectl::node::cache::store::{Budget, Now, Role, Store, WARM_MAX, cost_of};
+use cachectl::node::cache::store::{Budget, Now, Role, Store, WARM_MAX, cost, cost_of};
 use cachectl::proto::slot::{SLOTS, Slot};
 
 /// What is run when nothing is named.
@@ -103,7 +103,7 @@ fn time(what: &str, n: usize, mut f: impl FnMut(usize)) {
 
 fn speed(value_len: usize, ttl: bool) {
     let before = resident();
-    let limit = ITEMS as u64 * cost_of(KEY_LEN, value_len);
+    let limit = ITEMS as u64 * cost(KEY_LEN, value_len, ttl) + cost_of(KEY_LEN, value_len);
     let (mut store, mut fx, mut random) =
         (store(Budget::new(limit)), Effects::default(), Random(88_172_645_463_325_252));
     let value = vec![7; value_len];
@@ -162,7 +162,7 @@ fn speed(value_len: usize, ttl: bool) {
     });
     println!(
         "  resident per item      {per_item:>7.1} bytes, accounted {}; half of them deleted: {:.1} bytes",
-        cost_of(KEY_LEN, value_len),
+        cost(KEY_LEN, value_len, false),
         (resident() - before) as f64 / store.totals().primary_keys as f64
     );
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::command::{ClientInfo, ConnState, Spec};
-use super::shard::{Waiter, lock};
+use super::shard::lock;
+use super::waiter::Waiter;
 
 /// One connection, as its own task shares it.
 #[derive(Debug)]
@@ -94,7 +95,7 @@ impl Clients {
         let doomed: Vec<Arc<Client>> = lock(&self.all).values().filter(|c| which(&c.info(now_ms))).cloned().collect();
         for c in &doomed {
             c.kill.store(true, Ordering::Release);
-            c.waiter.notify.notify_one();
+            c.waiter.wake();
         }
         doomed.len()
     }

@@ -7,9 +7,10 @@ use super::command::{
     ClientInfo, ClusterView, CommandCount, ConnState, ErrorReply, Facts, Held, Host, Settings, Slowlog, Spec,
 };
 use super::node::Node;
-use super::shard::{Ran, Turn, Waiter, lock};
+use super::shard::{Ran, Turn, lock};
 use super::slot::Rank;
 use super::store::{Now, Store};
+use super::waiter::Waiter;
 use crate::node::clock::Mono;
 use crate::proto::args::Args;
 use crate::proto::slot::{SLOTS, Slot};

@@ -21,6 +21,7 @@ pub mod shard;
 pub mod slot;
 pub mod stats;
 pub mod store;
+pub mod waiter;
 pub mod wire;
 
 use std::net::{SocketAddr, TcpListener};

@@ -1,13 +1,17 @@
 //! One client connection: read what is there, run all whole commands, write once. Replies leave in order of arrival; a reply
 //! that rests on something unconfirmed holds back itself and what follows it, and a parked command holds back those behind it.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
-use tokio::io::{AsyncReadExt, Interest};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
 use super::clients::Client;
@@ -19,6 +23,7 @@ use super::peer::BACKLOG_MAX;
 use super::shard::{Ran, Turn, lock};
 use super::slot::Held;
 use super::store::{WARM_MAX, Wanted};
+use super::waiter::Ear;
 use crate::node::clock::Mono;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::args::Args;
@@ -33,9 +38,9 @@ const HELD_MAX: usize = 4096;
 /// Bytes of replies of one connection not yet taken by its socket; above it, it is not read.
 const OUT_MAX: usize = 1 << 20;
 /// What is read at once.
-const READ_SIZE: usize = 16 << 10;
-/// Buffers above this are given back when empty.
-const KEEP: usize = 64 << 10;
+const READ_SIZE: usize = 32 << 10;
+/// Empty buffers above this are not kept.
+const KEEP: usize = 128 << 10;
 /// How long a command may be parked before it is refused with CLUSTERDOWN, milliseconds (PROTOCOL 6).
 const PARK_MAX_MS: u64 = 4000;
 /// How long a reply may be held before it is INDETERMINATE, milliseconds (PROTOCOL 6).
@@ -89,13 +94,15 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
     let id = state.id;
     let _ = stream.set_nodelay(true);
     // Whatever ended it, there is nobody left to tell.
-    let _ = Connection { stream, session: Session::new(node.clone(), state, client) }.run().await;
+    let session = Session::new(node.clone(), state, client);
+    let _ = Connection { stream, session, ear: Ear::default() }.run().await;
     node.clients.leave(id);
 }
 
 struct Connection {
     stream: TcpStream,
     session: Session,
+    ear: Ear,
 }
 
 /// A connection without its socket: bytes in, commands run, bytes out. No I/O.
@@ -208,45 +215,74 @@ impl Connection {
                 return Ok(());
             }
             let read = !eof && core.reads();
-            let interest = match (read, full) {
-                (true, true) => Interest::READABLE | Interest::WRITABLE,
-                (true, false) => Interest::READABLE,
-                (false, true) => Interest::WRITABLE,
-                (false, false) => {
-                    self.session.core.client.waiter.notify.notified().await;
-                    continue;
-                }
-            };
-            // No buffer is held while nothing is there.
-            if self.wait(interest).await? && read {
-                eof = !self.read().await?;
-            }
+            self.session.give_back();
+            eof |= self.wait(read, full).await? == Event::End;
         }
     }
 
-    /// Waits until the socket is ready or somebody wakes this connection; whether there is something to read.
-    async fn wait(&self, interest: Interest) -> io::Result<bool> {
-        tokio::select! {
-            biased;
-            ready = self.stream.ready(interest) => Ok(ready?.is_readable()),
-            () = self.session.core.client.waiter.notify.notified() => Ok(false),
-        }
-    }
-
-    /// Reads once, or is woken by somebody; false at the end of the stream. A read that does not fill the buffer counts as the
-    /// last for now, so that no second one asks in vain.
-    async fn read(&mut self) -> io::Result<bool> {
-        let Session { input, core } = &mut self.session;
-        input.make_room();
-        tokio::select! {
-            biased;
-            n = self.stream.read_buf(&mut input.buf) => {
-                let n = n?;
-                core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
-                Ok(n > 0)
+    /// Waits until there is something to read (and reads it), room to write, or somebody who wakes this connection.
+    async fn wait(&mut self, read: bool, write: bool) -> io::Result<Event> {
+        let Self { stream, session, ear } = self;
+        poll_fn(|cx| {
+            if ear.hears(&session.core.client.waiter, cx) || write && stream.poll_write_ready(cx)?.is_ready() {
+                return Poll::Ready(Ok(Event::Other));
             }
-            () = core.client.waiter.notify.notified() => Ok(true),
-        }
+            if !read {
+                return Poll::Pending;
+            }
+            // A read that does not fill the buffer counts as the last for now, so that no second one asks in vain.
+            session.input.make_room();
+            let read = pin!(stream.read_buf(&mut session.input.buf)).poll(cx);
+            if read.is_pending() {
+                // No buffer is held while nothing is there.
+                session.input.give_back();
+                return Poll::Pending;
+            }
+            read.map_ok(|n| {
+                session.core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+                if n == 0 { Event::End } else { Event::Other }
+            })
+        })
+        .await
+    }
+}
+
+/// What a connection waited for.
+#[derive(PartialEq, Eq)]
+enum Event {
+    /// Nothing more comes.
+    End,
+    /// Anything else.
+    Other,
+}
+
+/// Buffers that the connections of a thread share: each holds some only while it has something in them.
+#[derive(Default)]
+struct Spare {
+    input: Vec<u8>,
+    out: Vec<u8>,
+    ahead: Vec<Ahead>,
+}
+
+thread_local! {
+    static SPARE: RefCell<Spare> = RefCell::default();
+}
+
+/// Takes the thread's spare one where there is none of its own.
+fn take_spare<T>(mine: &mut Vec<T>, spare: fn(&mut Spare) -> &mut Vec<T>) {
+    if mine.capacity() == 0 {
+        SPARE.with_borrow_mut(|all| std::mem::swap(mine, spare(all)));
+    }
+}
+
+/// Leaves an empty one to the thread, unless it grew large.
+fn leave_spare<T>(mine: &mut Vec<T>, spare: fn(&mut Spare) -> &mut Vec<T>) {
+    if !mine.is_empty() || mine.capacity() == 0 {
+        return;
+    }
+    let mut mine = std::mem::take(mine);
+    if mine.capacity() * size_of::<T>() <= KEEP {
+        SPARE.with_borrow_mut(|all| std::mem::swap(&mut mine, spare(all)));
     }
 }
 
@@ -282,6 +318,12 @@ impl Session {
         Self { input, core }
     }
 
+    /// Leaves to other connections what it has nothing in.
+    fn give_back(&mut self) {
+        self.input.give_back();
+        leave_spare(&mut self.core.out, |all| &mut all.out);
+    }
+
     /// Takes bytes that came another way than by a socket.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.input.make_room();
@@ -308,6 +350,7 @@ impl Session {
     /// One loop turn at the time given: lets go of replies that are decided, runs what came in. False: the lease lapsed while
     /// commands ran, what they read may be stale, and nothing of this turn may leave.
     pub fn turn(&mut self, turn: Turn) -> bool {
+        take_spare(&mut self.core.out, |all| &mut all.out);
         self.core.release(turn);
         let until = self.execute(turn);
         let now = Mono::now();
@@ -343,21 +386,39 @@ impl Session {
 }
 
 impl Input {
-    /// Room for what is read next.
-    fn make_room(&mut self) {
+    /// Forgets what is done with.
+    fn compact(&mut self) {
         if self.start == self.buf.len() {
             self.buf.clear();
-            if self.buf.capacity() > KEEP {
-                self.buf = Vec::new();
-            }
         } else if self.start > 0 {
             self.buf.drain(..self.start);
         }
         self.start = 0;
         self.ahead.clear();
         self.ran = 0;
+    }
+
+    /// Room for what is read next.
+    fn make_room(&mut self) {
+        self.compact();
         let need = self.decoder.need(self.buf.len()).max(READ_SIZE);
+        take_spare(&mut self.buf, |all| &mut all.input);
         self.buf.reserve(need);
+    }
+
+    /// Holds what it needs and no more.
+    fn give_back(&mut self) {
+        self.compact();
+        leave_spare(&mut self.ahead, |all| &mut all.ahead);
+        leave_spare(&mut self.buf, |all| &mut all.input);
+        // The rest of a large argument is on its way: room for it is kept.
+        let is_wide = self.buf.capacity() >= READ_SIZE && self.buf.capacity() / 2 > self.buf.len();
+        if is_wide && self.decoder.need(self.buf.len()) < READ_SIZE {
+            let mut whole = std::mem::take(&mut self.buf);
+            self.buf = whole.as_slice().into();
+            whole.clear();
+            leave_spare(&mut whole, |all| &mut all.input);
+        }
     }
 
     /// Whether the next command was looked ahead for. Where several are here, their keys are asked for together before the first
@@ -371,6 +432,7 @@ impl Input {
         }
         self.ahead.clear();
         self.ran = 0;
+        take_spare(&mut self.ahead, |all| &mut all.ahead);
         let mut at = self.start;
         while self.ahead.len() < WARM_MAX
             && let Some(glance) = self.buf.get(at..).and_then(glance)
@@ -532,9 +594,6 @@ impl Core {
         }
         self.out.clear();
         self.written = 0;
-        if self.out.capacity() > KEEP {
-            self.out = Vec::new();
-        }
         Ok(false)
     }
 

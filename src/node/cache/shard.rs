@@ -1,14 +1,13 @@
 //! One shard: its keys and the replication of its slots, behind one short lock. No I/O: bytes go to peers' queues.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use tokio::sync::Notify;
+use std::sync::atomic::Ordering;
 
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
 use super::store::{NeedRoom, Now, Role, Scope, Store, Txn, Wanted, prefetch};
+use super::waiter::Waiter;
 use crate::node::clock::Mono;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::{Refusal, Stream};
@@ -20,24 +19,6 @@ use crate::proto::view::{Config, SlotState};
 pub const CHUNK_BYTES: usize = 16 << 10;
 /// Keys evicted at once to make room for one command; a command that needs more than this is refused with OOM.
 const EVICT_MAX: usize = 1 << 20;
-
-/// Someone who waits: a connection with held replies or a parked command.
-#[derive(Debug, Default)]
-pub struct Waiter {
-    /// Wakes its task.
-    pub notify: Notify,
-    /// It holds replies or a parked command: sweeps look only at these.
-    pub waiting: AtomicBool,
-}
-
-impl Waiter {
-    /// Wakes it if it waits for anything.
-    pub fn nudge(&self) {
-        if self.waiting.load(Ordering::Acquire) {
-            self.notify.notify_one();
-        }
-    }
-}
 
 /// The clocks, read once per loop turn.
 #[derive(Debug, Clone, Copy)]
@@ -293,7 +274,7 @@ impl Shard {
             Self::ship_bytes(repl, slot, &[]);
         }
         if change.wake {
-            repl.all_waiters().for_each(|w| w.notify.notify_one());
+            repl.all_waiters().for_each(|w| w.wake());
         }
         change
     }
@@ -303,7 +284,7 @@ impl Shard {
         let repl = &mut self.slots[stream.slot.ix()];
         let acked = repl.on_ack(&peer.node, stream, sent);
         match acked {
-            Acked::Confirmed | Acked::Ready => repl.confirmed_waiters().for_each(|w| w.notify.notify_one()),
+            Acked::Confirmed | Acked::Ready => repl.confirmed_waiters().for_each(|w| w.wake()),
             Acked::Copied => return if self.count(peer, stream, turn) { Acked::Nothing } else { Acked::Copied },
             Acked::Nothing => {}
         }
@@ -432,7 +413,7 @@ impl Shard {
     pub fn halt(&mut self) {
         self.halted = true;
         for s in &mut self.slots {
-            s.all_waiters().for_each(|w| w.notify.notify_one());
+            s.all_waiters().for_each(|w| w.wake());
         }
     }
 }

@@ -75,14 +75,14 @@ impl Runs {
 
     /// From an offset of the run on, to its end or beyond.
     #[inline(always)]
-    pub fn from(&self, run: u32, offset: usize) -> &[u8] {
+    pub fn tail(&self, run: u32, offset: usize) -> &[u8] {
         let Run { arena, at, .. } = self.runs[run as usize];
         &self.arenas[arena as usize].bytes[at as usize + offset..]
     }
 
     /// The same.
     #[inline(always)]
-    pub fn from_mut(&mut self, run: u32, offset: usize) -> &mut [u8] {
+    pub fn tail_mut(&mut self, run: u32, offset: usize) -> &mut [u8] {
         let Run { arena, at, .. } = self.runs[run as usize];
         &mut self.arenas[arena as usize].bytes[at as usize + offset..]
     }

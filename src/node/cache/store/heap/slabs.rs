@@ -158,14 +158,14 @@ impl Slabs {
     #[inline(always)]
     pub fn bytes(&self, at: u32) -> &[u8] {
         let (run, offset) = split(at);
-        self.runs.from(run, offset)
+        self.runs.tail(run, offset)
     }
 
     /// The same.
     #[inline(always)]
     pub fn bytes_mut(&mut self, at: u32) -> &mut [u8] {
         let (run, offset) = split(at);
-        self.runs.from_mut(run, offset)
+        self.runs.tail_mut(run, offset)
     }
 
     /// Asks for an item's first lines ahead of its use.
@@ -308,7 +308,7 @@ const FULL_FROM: usize = (CHUNK.ilog2() - CHUNK_MIN.ilog2()) as usize * CHUNKS_P
 
 fn tail(runs: &Runs, at: u32) -> &[u8] {
     let (run, offset) = split(at);
-    runs.from(run, offset)
+    runs.tail(run, offset)
 }
 
 #[cfg(test)]
