@@ -20,8 +20,10 @@ use std::sync::mpsc::channel;
 use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
+use cachectl::proto::control::{Empty, Message};
+use cachectl::proto::net::client::{MasterClient, Repeat, Waits};
 use cachectl::proto::value::Value;
-use common::{Cluster, Once, text, wait_for};
+use common::{Cluster, Once, text};
 use serde_json::Value as Json;
 
 const CLIENTS: usize = 16;
@@ -30,6 +32,8 @@ const SIZE: usize = 100;
 const QUIET: Duration = Duration::from_secs(10);
 /// Between two looks at an operation.
 const LOOK: Duration = Duration::from_millis(200);
+/// Looks until one gives up: minutes.
+const LOOKS_MAX: usize = 1500;
 /// The client asks for the slot map at most so often.
 const MAP_EVERY: Duration = Duration::from_millis(200);
 /// The four steps of a round: command, its argument, nodes before and after.
@@ -175,6 +179,40 @@ fn primaries(s: &Json) -> HashMap<String, u64> {
     nodes.map(|n| (n["id"].as_str().unwrap_or_default().to_owned(), number(n, "/primary_slots"))).collect()
 }
 
+/// Asks the masters on one connection: a process for every look would be a load of its own, on processors that the cluster and
+/// its clients share.
+struct Watcher {
+    runtime: tokio::runtime::Runtime,
+    client: MasterClient,
+}
+
+impl Watcher {
+    fn new(c: &Cluster) -> Watcher {
+        let masters = (1..=3).map(|m| format!("127.0.0.1:{}", c.base + m));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Watcher { runtime, client: MasterClient::new("moves", masters, Waits::default()) }
+    }
+
+    fn status(&mut self) -> Result<Json, String> {
+        match self.runtime.block_on(self.client.request(&Message::StatusRequest(Empty {}), Repeat::Safe)) {
+            Ok(Message::StatusView(view)) => serde_json::to_value(view.status).map_err(|e| e.to_string()),
+            other => Err(format!("STATUS: {other:?}")),
+        }
+    }
+
+    /// Looks until something holds.
+    fn wait(&mut self, what: &str, f: impl Fn(&Json) -> bool) -> Result<Json, String> {
+        for _ in 0..LOOKS_MAX {
+            let s = self.status()?;
+            if f(&s) {
+                return Ok(s);
+            }
+            sleep(LOOK);
+        }
+        Err(format!("gave up waiting for {what}: {}", self.status()?))
+    }
+}
+
 /// What one operation came to.
 struct Moved {
     seconds: f64,
@@ -183,15 +221,16 @@ struct Moved {
 }
 
 /// One step, watched to its end.
-fn step(c: &Cluster, command: &str, arg: &str) -> Result<Moved, String> {
-    let before = primaries(&json(c, &["status", "-o", "json"])?);
+fn step(c: &Cluster, watcher: &mut Watcher, command: &str, arg: &str) -> Result<Moved, String> {
+    let before = primaries(&watcher.status()?);
     let began = Instant::now();
     let accepted = json(c, &[command, arg, "--no-wait", "--yes", "-o", "json"])?;
-    let id = number(&accepted, "/operation").to_string();
+    let id = number(&accepted, "/operation");
     let planned = number(&accepted, "/plan/slots_total");
     let mut last = (0, 0);
     let done = loop {
-        let s = json(c, &["ops", "show", &id, "-o", "json"])?["operation"].clone();
+        let s = watcher.status()?;
+        let s = s["operations"].as_array().into_iter().flatten().find(|o| o["id"] == id).cloned().unwrap_or_default();
         let now = (number(&s, "/slots_done"), number(&s, "/keys_done"));
         if now.0 < last.0 || now.1 < last.1 || now.0 > planned || number(&s, "/slots_total") != planned {
             return Err(format!("progress went from {last:?} to {s}, {planned} slots were planned"));
@@ -215,12 +254,11 @@ fn step(c: &Cluster, command: &str, arg: &str) -> Result<Moved, String> {
         *expected.entry(end("to")).or_default() += number(m, "/slots");
     }
     expected.retain(|_, n| *n > 0);
-    wait_for("the planned primaries", || {
-        let mut now = primaries(&c.status()?);
+    watcher.wait("ok, with the planned primaries", |s| {
+        let mut now = primaries(s);
         now.retain(|_, n| *n > 0);
-        (now == expected).then_some(())
-    });
-    c.wait_status("ok", |s| s["state"] == "ok");
+        now == expected && s["state"] == "ok"
+    })?;
     Ok(Moved { seconds, keys: number(&done, "/keys_done"), bytes: number(&done, "/bytes_done") })
 }
 
@@ -229,12 +267,13 @@ fn round(keys: usize, rate: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), Stri
     let (n, size) = (keys.to_string(), SIZE.to_string());
     let fill = ["bench", "--load", "--keys", &n, "--size", &size, "--requests", "1", "--pipeline", "16", "-q"];
     json(&c, &[&fill[..], &["-o", "json"]].concat())?;
+    let mut watcher = Watcher::new(&c);
     let load = Load::start(&c, keys, rate);
     sleep(QUIET);
     let mut moved = Vec::new();
     for (ix, (command, arg, ..)) in STEPS.iter().enumerate() {
         load.phase.store(ix + 1, Ordering::Relaxed);
-        moved.push(step(&c, command, arg)?);
+        moved.push(step(&c, &mut watcher, command, arg)?);
     }
     let s = c.status().ok_or("no status")?;
     let mut seen = load.end();

@@ -36,6 +36,9 @@ const CLIENTS_MAX: u32 = 10_000;
 /// Redis's own defaults.
 const SLOW_US: i64 = 10_000;
 const SLOWLOG_LEN: u64 = 128;
+/// Slots of a new view that a shard takes in before it lets waiting commands have a turn, and how long that turn is at least.
+const RECONFIGURE_SLICE: usize = 128;
+const RECONFIGURE_GAP: Duration = Duration::from_micros(20);
 /// Keys evicted under one lock when a share has shrunk; the rest follows at the next tick.
 const SHRINK_SLICE: usize = 1024;
 /// Groups are a byte; 0 is "no backup". More peers than this share group numbers, which only makes eviction less exact.
@@ -312,9 +315,15 @@ impl Node {
         let mut copies: BTreeMap<Ref, Vec<Slot>> = BTreeMap::new();
         let (mut gained, mut lost) = (0u32, 0u32);
         for (n, shard) in self.shards.iter().enumerate() {
-            let mut shard = lock(shard);
-            shard.config = new.clone();
-            for s in (n..new.slots.len()).step_by(self.shards.len()).filter(|&s| is_changed(&old, &new, s)) {
+            let mine = (n..new.slots.len()).step_by(self.shards.len());
+            let changed: Vec<usize> = mine.filter(|&s| is_changed(&old, &new, s)).collect();
+            lock(shard).config = new.clone();
+            for (i, &s) in changed.iter().enumerate() {
+                if i > 0 && i.is_multiple_of(RECONFIGURE_SLICE) {
+                    // Whoever waits for the shard needs longer to wake than to lock it again takes here.
+                    std::thread::sleep(RECONFIGURE_GAP);
+                }
+                let mut shard = lock(shard);
                 let slot = Slot(s as u16);
                 let was = shard.slot(slot).rank();
                 let change = shard.reconfigure(slot, &new.slots[s], &self.me, now, promised, |r| self.peer(r, &new));
