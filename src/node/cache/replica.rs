@@ -21,6 +21,8 @@ use crate::proto::id::Ref;
 pub const CATCH_UP: Duration = Duration::from_secs(5);
 /// Refusals remembered for a sender that did not see them; above it the oldest connection's worth is dropped with the link.
 const REFUSALS_MAX: usize = 1 << 16;
+/// After a read of so many bytes, which is a copy's, clients of this thread have their turn first.
+const MUCH: usize = 8 << 10;
 
 /// Serves one data connection of a peer that was greeted already.
 pub async fn serve(node: Arc<Node>, from: Ref, acked: u64, mut stream: TcpStream, inbox: Inbox) {
@@ -115,11 +117,15 @@ impl Replica {
                     ready?;
                     match self.inbox.try_fill(&stream) {
                         Ok(0) => return Ok(()),
-                        Ok(_) => {
+                        Ok(n) => {
                             while let Some(behind) = self.take()? {
                                 if !self.catch_up(behind).await {
                                     return Err(wire::refused("configuration did not arrive"));
                                 }
+                            }
+                            if n >= MUCH {
+                                // Others of this thread have their turn before more of a copy is taken in.
+                                tokio::task::yield_now().await;
                             }
                         }
                         Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

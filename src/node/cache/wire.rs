@@ -30,11 +30,8 @@ impl Inbox {
     /// Reads what is there now into the buffer; 0 = the other side closed.
     pub fn try_fill(&mut self, stream: &TcpStream) -> io::Result<usize> {
         self.make_room();
-        let len = self.buf.len();
-        self.buf.resize(len + READ_SIZE, 0);
-        let got = stream.try_read(&mut self.buf[len..]);
-        self.buf.truncate(len + *got.as_ref().unwrap_or(&0));
-        got
+        self.buf.reserve(READ_SIZE);
+        stream.try_read_buf(&mut bytes::BufMut::limit(&mut self.buf, READ_SIZE))
     }
 
     /// Waits for bytes; an error at the end of the stream.
