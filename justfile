@@ -22,6 +22,11 @@ bench:
     cargo build --release --locked
     PEERS_CACHECTL=$PWD/target/release/cachectl cargo bench --locked --bench peers
 
+# What one node costs by memory and as it grows, and whether anything makes it pause: `just engine memory pauses` names parts.
+engine *PARTS:
+    cargo build --release --locked
+    ENGINE_CACHECTL=$PWD/target/release/cachectl cargo bench --locked --bench engine -- {{PARTS}}
+
 # How long a cluster takes to come up, get over deaths and change masters, and what clients see of it.
 recovery *PARTS:
     cargo bench --locked --bench recovery -- {{PARTS}}

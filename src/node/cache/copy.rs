@@ -55,8 +55,7 @@ pub struct Pace {
     rest_ms: u64,
     /// Rests in a row that were not late.
     in_time: u32,
-    commands: u64,
-    asked: Option<Instant>,
+    demand: Demand,
 }
 
 /// The shortest rest, milliseconds: with the burst above, at most 5 MiB a second to a peer.
@@ -70,21 +69,34 @@ const IN_TIME: u32 = 4;
 /// Without a command for so long nobody asks anything.
 const QUIET: Duration = Duration::from_millis(100);
 
+/// Whether clients ask anything at all: only for them is work in the background spread out.
+#[derive(Debug, Default)]
+pub struct Demand {
+    commands: u64,
+    asked: Option<Instant>,
+}
+
+impl Demand {
+    /// `commands` is how many were served so far.
+    pub fn is_there(&mut self, commands: u64, now: Instant) -> bool {
+        if commands != self.commands {
+            self.commands = commands;
+            self.asked = Some(now);
+        }
+        self.asked.is_some_and(|at| now.duration_since(at) < QUIET)
+    }
+}
+
 impl Default for Pace {
     fn default() -> Self {
-        Self { rest_ms: REST_MIN_MS, in_time: 0, commands: 0, asked: None }
+        Self { rest_ms: REST_MIN_MS, in_time: 0, demand: Demand::default() }
     }
 }
 
 impl Pace {
     /// How long to rest now; `commands` is how many were served so far.
     pub fn rest(&mut self, commands: u64, now: Instant) -> Duration {
-        if commands != self.commands {
-            self.commands = commands;
-            self.asked = Some(now);
-        }
-        let busy = self.asked.is_some_and(|at| now.duration_since(at) < QUIET);
-        if busy { Duration::from_millis(self.rest_ms) } else { Duration::ZERO }
+        if self.demand.is_there(commands, now) { Duration::from_millis(self.rest_ms) } else { Duration::ZERO }
     }
 
     /// A rest took so long.

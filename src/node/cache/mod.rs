@@ -39,6 +39,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
 use self::beat::{Ended, Masters};
+use self::copy::Demand;
 use self::node::Node;
 use self::peer::PeerRef;
 use self::shard::lock;
@@ -54,10 +55,15 @@ const BACKLOG: i32 = 1024;
 const SWEEP: Duration = Duration::from_millis(20);
 /// Quotas, wall clock.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
+/// How often it is looked for keys past their deadline and for what was cleared.
+const BACKGROUND: Duration = Duration::from_millis(100);
 /// Keys deleted at their deadline per slice, so that a mass expiry never holds the shard for long.
 const EXPIRE_SLICE: usize = 64;
 /// Keys of cleared slots given back per slice, likewise.
 const DISPOSE_SLICE: usize = 256;
+/// Where clients are served, giving back rests between slices: a copy that ended leaves tens of thousands of keys at once, on all
+/// nodes of a machine in the same moment. What is added pays for itself meanwhile.
+const DISPOSE_REST: Duration = Duration::from_millis(1);
 /// After an accept that failed (out of descriptors): soon enough, without spinning.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// A confirmed planned stop gives its last answers so long to leave.
@@ -295,6 +301,7 @@ fn data_thread(
     LocalSet::new().block_on(&runtime, async {
         if n == 0 {
             spawn_local(expire(node.clone()));
+            spawn_local(give_back(node.clone()));
         }
         spawn_local(run_jobs(node.clone(), jobs));
         tokio::select! {
@@ -365,23 +372,33 @@ async fn run_jobs(node: Arc<Node>, mut jobs: mpsc::UnboundedReceiver<Job>) {
 }
 
 /// Deletes keys at their deadline, a slice at a time.
-/// Deletes what is past its deadline and gives back what was cleared, a slice at a time.
 async fn expire(node: Arc<Node>) {
-    let mut tick = interval(Duration::from_millis(100));
+    let mut tick = interval(BACKGROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         for shard in &node.shards {
-            loop {
-                let more = {
-                    let mut shard = lock(shard);
-                    let more = shard.store.dispose(DISPOSE_SLICE);
-                    shard.expire(node.turn(), EXPIRE_SLICE) == EXPIRE_SLICE || more
-                };
-                if !more {
-                    break;
-                }
+            while lock(shard).expire(node.turn(), EXPIRE_SLICE) == EXPIRE_SLICE {
                 tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+/// Gives back what was cleared, a slice at a time.
+async fn give_back(node: Arc<Node>) {
+    let mut tick = interval(BACKGROUND);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut demand = Demand::default();
+    loop {
+        tick.tick().await;
+        for shard in &node.shards {
+            while lock(shard).store.dispose(DISPOSE_SLICE) {
+                if demand.is_there(node.counters.commands.load(Ordering::Relaxed), tokio::time::Instant::now()) {
+                    sleep(DISPOSE_REST).await;
+                } else {
+                    tokio::task::yield_now().await;
+                }
             }
         }
     }
