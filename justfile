@@ -27,6 +27,10 @@ engine *PARTS:
     cargo build --release --locked
     ENGINE_CACHECTL=$PWD/target/release/cachectl cargo bench --locked --bench engine -- {{PARTS}}
 
+# What the eviction policies miss, beside exact ones: `just eviction trace.csv` takes the first column of a file for keys.
+eviction *FILES:
+    cargo bench --locked --bench eviction -- {{FILES}}
+
 # How long a cluster takes to come up, get over deaths and change masters, and what clients see of it.
 recovery *PARTS:
     cargo bench --locked --bench recovery -- {{PARTS}}

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use cachectl::node::cache::node::Node;
 use cachectl::node::cache::serve::Session;
-use cachectl::node::config::NodeConfig;
+use cachectl::node::config::{Eviction, NodeConfig};
 use cachectl::proto::id::{Incarnation, Ref};
 use cachectl::proto::resp::encode_command;
 use serde::{Deserialize, Serialize};
@@ -91,6 +91,7 @@ fn node() -> Arc<Node> {
         threads: 1,
         zone: String::new(),
         weight: 1.0,
+        eviction: Eviction::default(),
         standby: false,
         drain_timeout: Duration::ZERO,
         insecure_bind: false,

@@ -3,6 +3,7 @@
 mod steer;
 mod value;
 
+use crate::node::config::Eviction;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -154,6 +155,10 @@ pub struct UpArgs {
     /// Memory of each node for keys and values [default: 256mb]
     #[arg(long, env = "CACHECTL_MEMORY", hide_env_values = true, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,
+    /// Who goes when a node's memory is full: the least recently used (lru), or first what nobody asked for twice (sieve)
+    /// [default: lru]
+    #[arg(long, env = "CACHECTL_EVICTION", hide_env_values = true, value_name = "POLICY", value_parser = eviction())]
+    pub eviction: Option<Eviction>,
     /// First port of the cluster's block of 200 [default: the next free one from 7100]
     #[arg(long, env = "CACHECTL_BASE_PORT", hide_env_values = true, value_name = "PORT", value_parser = base_port)]
     pub base_port: Option<u16>,
@@ -449,6 +454,9 @@ pub struct NodeArgs {
     /// Memory for keys and values, primaries and backups together
     #[arg(long, env = "CACHECTL_MEMORY", hide_env_values = true, value_name = "SIZE", default_value = "256mb", value_parser = parse_memory)]
     pub memory: u64,
+    /// Who goes when memory is full: the least recently used (lru), or first what nobody asked for twice (sieve)
+    #[arg(long, env = "CACHECTL_EVICTION", hide_env_values = true, value_name = "POLICY", default_value = "lru", value_parser = eviction())]
+    pub eviction: Eviction,
     /// Data-path threads
     #[arg(long, env = "CACHECTL_THREADS", hide_env_values = true, value_name = "N", default_value_t = 1, value_parser = threads)]
     pub threads: usize,

@@ -1,6 +1,7 @@
 //! The cluster file, in TOML with the flags' own limits: a cluster on this machine as the flags of `up` say it, or one on many
 //! hosts.
 
+use crate::node::config::Eviction;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +32,9 @@ pub struct ClusterFile {
     pub backups: Option<u8>,
     /// Memory of each node, as `--memory` takes it.
     pub memory: Option<String>,
+    /// Who goes when a node's memory is full, as `--eviction` takes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction: Option<Eviction>,
     /// First port of its block.
     pub base_port: Option<u16>,
     /// Failure domains, dealt out to the nodes in turn.
@@ -41,7 +45,8 @@ pub struct ClusterFile {
 }
 
 /// What may stand in it.
-pub const KEYS: [&str; 8] = ["name", "masters", "nodes", "backups", "memory", "base_port", "zones", "hosts"];
+pub const KEYS: [&str; 9] =
+    ["name", "masters", "nodes", "backups", "memory", "eviction", "base_port", "zones", "hosts"];
 
 impl ClusterFile {
     /// Reads and checks one.
@@ -92,6 +97,9 @@ impl ClusterFile {
         if let Some(memory) = &self.memory {
             text.push_str(&format!(", {memory} a node"));
         }
+        if let Some(eviction) = self.eviction {
+            text.push_str(&format!(", evicting by {eviction}"));
+        }
         if let Some(port) = self.base_port {
             text.push_str(&format!(", ports from {port}"));
         }
@@ -115,9 +123,12 @@ mod tests {
             std::fs::write(&path, text).unwrap();
             ClusterFile::read(&path)
         };
-        let f = read("name = 'x'\nmasters = 1\nnodes = 2\nmemory = '64mb'\nzones = ['a', 'b']\n").unwrap();
+        let f = read("name = 'x'\nmasters = 1\nnodes = 2\nmemory = '64mb'\neviction = 'sieve'\nzones = ['a', 'b']\n")
+            .unwrap();
         assert_eq!((f.masters, f.nodes, f.memory.as_deref()), (Some(1), Some(2), Some("64mb")));
+        assert_eq!(f.eviction, Some(Eviction::Sieve));
         for bad in [
+            "eviction = 'LRU'",
             "masters = 2",
             "nodes = 0",
             "backups = 2",
@@ -130,7 +141,10 @@ mod tests {
             assert_eq!(exit, Exit::Usage, "{bad}");
             assert!(f.message.contains("c.toml"), "{f:?}");
         }
-        assert_eq!(f.words(), "cluster x: 1 masters, 2 nodes, 1 backup of each slot, 64mb a node, zones a, b");
+        assert_eq!(
+            f.words(),
+            "cluster x: 1 masters, 2 nodes, 1 backup of each slot, 64mb a node, evicting by sieve, zones a, b"
+        );
         let CliError::Failed(_, f) = read("node = 3").unwrap_err() else { panic!() };
         assert_eq!(f.hint.as_deref(), Some("did you mean `nodes`?"));
     }

@@ -205,6 +205,7 @@ pub fn processes(file: &ClusterFile) -> Vec<Process> {
             ("masters-addr", Some(reach.join(","))),
             ("announce-addr", named.then(|| h.addr.clone())),
             ("memory", h.memory.clone().or_else(|| file.memory.clone())),
+            ("eviction", file.eviction.map(|e| e.to_string())),
             ("zone", h.zone.clone().filter(|z| !z.is_empty())),
             ("weight", h.weight.map(|w| w.to_string())),
             ("threads", h.threads.map(|n| n.to_string())),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use super::cache::store::Eviction;
 use crate::proto::id::{MasterId, NodeId};
 
 /// One master.
@@ -54,6 +55,8 @@ pub struct NodeConfig {
     pub zone: String,
     /// Share of slots relative to the others.
     pub weight: f64,
+    /// Who goes when memory is short.
+    pub eviction: Eviction,
     /// Hold nothing until added by name.
     pub standby: bool,
     /// How long SIGTERM may drain.

@@ -239,7 +239,7 @@ const UNCOUNTED: &[(&str, &str)] = &[("process_cpu_seconds_total", "the kernel's
 #[test]
 fn every_counter_of_a_node_is_the_clients_own_count() {
     let s = Sandbox::new();
-    s.up(&["--nodes", "1", "--masters", "1", "--memory", "2mb"]).exits(0);
+    s.up(&["--nodes", "1", "--masters", "1", "--memory", "2mb", "--eviction", "sieve"]).exits(0);
     let (client, peer) = (s.base + 101, s.base + 10_101);
     let before = scrape(peer);
     let mut count = Count::default();
@@ -324,6 +324,8 @@ fn every_counter_of_a_node_is_the_clients_own_count() {
         assert!(known || rose(&after, name) == 0.0, "{name} rose by {}, and no client counts it", rose(&after, name));
     }
     assert_eq!(after["cachectl_keys{role=\"primary\"}"], held as f64);
+    let Value::Array(policy) = conns[0].call(&mut count, &[b"CONFIG", b"GET", b"maxmemory-policy"]) else { panic!() };
+    assert_eq!(policy[1], Value::Bulk(b"allkeys-sieve".to_vec()));
 
     // One too many.
     conns[0].call(&mut count, &[b"CONFIG", b"SET", b"maxclients", b"3"]);

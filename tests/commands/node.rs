@@ -10,7 +10,7 @@ use cachectl::node::cache::command::{
     self, ClientInfo, ClusterView, ConnCtx, ConnState, ErrorReply, Keyed, Kind, NodeCtx, Slowlog, Spec, error,
 };
 use cachectl::node::cache::effect::{Effect, Effects, Reader};
-use cachectl::node::cache::store::{Budget, Now, Role, Store};
+use cachectl::node::cache::store::{Budget, Eviction, Now, Role, Store};
 use cachectl::node::clock::{Mono, wall_ms};
 use cachectl::proto::args::Args;
 use cachectl::proto::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
@@ -160,6 +160,7 @@ impl MiniNode {
             view: Arc::new(ClusterView::new(Arc::new(config), me, "127.0.0.1:7201".into(), "127.0.0.1:17201".into())),
             settings: Settings {
                 maxmemory: 2 << 30,
+                eviction: Eviction::Lru,
                 maxclients: 10_000,
                 timeout_s: 0,
                 slowlog_slower_than_us: 10_000,

@@ -1,5 +1,7 @@
 //! What single values on the command line may be: names, addresses, counts, sizes, times.
 
+use crate::node::config::Eviction;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::time::Duration;
 
 use crate::cli::units::{parse_duration, parse_size};
@@ -78,6 +80,11 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
         n if n >= MEMORY_MIN => Ok(n),
         _ => Err("a node needs at least 1mb".into()),
     }
+}
+
+/// An eviction policy.
+pub fn eviction() -> impl TypedValueParser<Value = Eviction> {
+    PossibleValuesParser::new(Eviction::ALL.map(Eviction::name)).try_map(|text| text.parse())
 }
 
 /// Columns and rows.

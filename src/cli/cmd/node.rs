@@ -56,6 +56,7 @@ fn config(ctx: &Ctx, args: &NodeArgs) -> Result<NodeConfig, CliError> {
         threads: args.threads,
         zone: args.zone.clone(),
         weight: args.weight,
+        eviction: args.eviction,
         standby: args.standby,
         drain_timeout: args.drain_timeout,
         insecure_bind: args.server.insecure_bind,

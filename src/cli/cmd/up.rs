@@ -1,5 +1,6 @@
 //! `cachectl up`: starts what is missing of a local cluster and waits until every slot serves and has its backup.
 
+use crate::node::config::Eviction;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -37,6 +38,7 @@ struct Wish {
     nodes: Option<usize>,
     backups: Option<u8>,
     memory: Option<u64>,
+    eviction: Option<Eviction>,
     base_port: Option<u16>,
     zones: Vec<String>,
 }
@@ -102,6 +104,7 @@ fn wish(ctx: &Ctx, args: &UpArgs) -> Result<Wish, CliError> {
         nodes: args.nodes.or(file.nodes),
         backups: args.backups.or(file.backups),
         memory: args.memory.or(memory),
+        eviction: args.eviction.or(file.eviction),
         base_port: args.base_port.or(file.base_port),
         zones: file.zones,
     })
@@ -352,6 +355,7 @@ fn compose(base: u16, wish: &Wish, out: &Out, aloud: bool) -> Members {
         out.warn("without backups what a node holds dies with it");
     }
     let mut members = Members::new(&wish.name, base, backups, wish.memory.unwrap_or(MEMORY));
+    members.eviction = wish.eviction.unwrap_or_default();
     members.members.extend((1..=masters).map(|i| member::master(base, i)));
     for i in 1..=nodes {
         let zone = if wish.zones.is_empty() { "" } else { &wish.zones[(i - 1) % wish.zones.len()] };
@@ -376,6 +380,7 @@ fn say_differences(out: &Out, recorded: &Members, wish: &Wish) {
         differ("--backups", wish.backups.map(|n| n.to_string()), recorded.backups.to_string());
     }
     differ("--memory", wish.memory.map(show_size), show_size(recorded.memory));
+    differ("--eviction", wish.eviction.map(|e| e.to_string()), recorded.eviction.to_string());
     differ("--base-port", wish.base_port.map(|n| n.to_string()), recorded.base_port.to_string());
     if !ignored.is_empty() {
         out.warn(&format!(
@@ -520,6 +525,7 @@ mod tests {
             nodes: None,
             backups: None,
             memory: None,
+            eviction: None,
             base_port: None,
             zones: vec!["a".into(), "b".into()],
         }

@@ -172,6 +172,7 @@ fn arguments(home: &Home, members: &Members, who: &Member, standby: bool) -> Vec
             }
             flag("masters-addr", members.addrs(Role::Master).join(",").into());
             flag("memory", members.memory.to_string().into());
+            flag("eviction", members.eviction.name().into());
             if !who.zone.is_empty() {
                 flag("zone", who.zone.clone().into());
             }

@@ -3,6 +3,7 @@
 //! `members.json` says what the cluster consists of; it stays after `down`, so that the next `up` starts the same cluster.
 //! `cluster.json` says which processes `up` started; it goes with them. `logs/` and `data/` belong to the processes.
 
+use crate::node::config::Eviction;
 use std::fs::{self, DirBuilder};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
@@ -72,6 +73,9 @@ pub struct Members {
     pub backups: u8,
     /// Memory of each node, bytes.
     pub memory: u64,
+    /// Who goes when a node's memory is full.
+    #[serde(default)]
+    pub eviction: Eviction,
     /// Masters first, then nodes, in order.
     pub members: Vec<Member>,
 }
@@ -79,7 +83,15 @@ pub struct Members {
 impl Members {
     /// Starts a record.
     pub fn new(name: &str, base_port: u16, backups: u8, memory: u64) -> Self {
-        Self { schema: SCHEMA, name: name.into(), base_port, backups, memory, members: Vec::new() }
+        Self {
+            schema: SCHEMA,
+            name: name.into(),
+            base_port,
+            backups,
+            memory,
+            eviction: Eviction::default(),
+            members: Vec::new(),
+        }
     }
 
     /// Those of a role that were not removed.

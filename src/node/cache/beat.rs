@@ -547,10 +547,8 @@ impl Node {
     }
 
     fn counts(&self, peer: &Ref) -> bool {
-        self.shards.iter().enumerate().any(|(n, shard)| {
-            let shard = lock(shard);
-            (n..shard.slots()).step_by(self.shards.len()).any(|s| {
-                let slot = shard.slot(Slot(s as u16));
+        self.shards.iter().any(|shard| {
+            lock(shard).repls().any(|slot| {
                 slot.rank() == Rank::Primary
                     && slot.targets().iter().any(|t| &t.node == peer && (t.in_ack_set() || t.broken))
             })

@@ -254,7 +254,7 @@ mod tests {
     use crate::node::cache::replica::Replica as Receiver;
     use crate::node::cache::shard::Ran;
     use crate::node::cache::store::{NeedRoom, Scope, Txn};
-    use crate::node::config::NodeConfig;
+    use crate::node::config::{Eviction, NodeConfig};
     use crate::proto::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
     use crate::proto::slot::SLOTS;
     use crate::proto::slot::Slot;
@@ -278,6 +278,7 @@ mod tests {
             threads: 1,
             zone: String::new(),
             weight: 1.0,
+            eviction: Eviction::default(),
             standby: false,
             drain_timeout: Duration::ZERO,
             insecure_bind: false,

@@ -126,7 +126,8 @@ pub struct Inbound {
 impl Node {
     /// A life that knows no configuration yet. New peers are announced on the channel.
     pub fn new(me: Ref, config: NodeConfig, new_peers: mpsc::UnboundedSender<PeerRef>) -> Self {
-        Self::sized(me, config, new_peers, SLOTS, Store::new)
+        let eviction = config.eviction;
+        Self::sized(me, config, new_peers, SLOTS, |budget| Store::new(budget).with_eviction(eviction))
     }
 
     /// As [`Node::new`], with fewer slots and stores of the caller's making: for simulations.
@@ -141,10 +142,12 @@ impl Node {
         let count = if config.threads == 1 { 1 } else { config.threads * 4 };
         let budget = Budget::new(config.memory);
         let standalone = config.standalone;
-        let shards = (0..count).map(|_| Mutex::new(Shard::new(store(budget.clone()), slots, standalone))).collect();
+        let shards =
+            (0..count).map(|_| Mutex::new(Shard::new(store(budget.clone()), slots, count, standalone))).collect();
         let view = if standalone { standalone_view(&me, &config) } else { Config::empty(ClusterId(0), slots) };
         let settings = Settings {
             maxmemory: config.memory,
+            eviction: config.eviction,
             maxclients: CLIENTS_MAX,
             timeout_s: 0,
             slowlog_slower_than_us: SLOW_US,

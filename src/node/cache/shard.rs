@@ -1,5 +1,6 @@
 //! One shard: its keys and the replication of its slots, behind one short lock. No I/O: bytes go to peers' queues.
 
+use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -56,12 +57,43 @@ pub enum Ran {
     Oom,
 }
 
+/// One slot's replication, with what it is among real peers.
+pub type Repl = SlotRepl<PeerRef, Arc<Waiter>>;
+
+/// Every n-th slot's replication.
+struct Slots {
+    own: Vec<Repl>,
+    every: usize,
+}
+
+impl Slots {
+    fn place(&self, slot: Slot) -> usize {
+        // A division is dearer than a branch that always goes the same way.
+        if self.every == 1 { slot.ix() } else { slot.ix() / self.every }
+    }
+}
+
+impl Index<Slot> for Slots {
+    type Output = Repl;
+
+    fn index(&self, slot: Slot) -> &Repl {
+        &self.own[self.place(slot)]
+    }
+}
+
+impl IndexMut<Slot> for Slots {
+    fn index_mut(&mut self, slot: Slot) -> &mut Repl {
+        let at = self.place(slot);
+        &mut self.own[at]
+    }
+}
+
 /// One shard of a node.
 pub struct Shard {
     /// Keys and values.
     pub store: Store,
-    /// Replication, by slot number; slots of other shards stay empty.
-    slots: Vec<SlotRepl<PeerRef, Arc<Waiter>>>,
+    /// Replication of its slots.
+    slots: Slots,
     /// What this shard was last configured to.
     pub config: Arc<Config>,
     fx: Effects,
@@ -70,12 +102,12 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Empty; standalone nodes serve every slot alone.
-    pub fn new(store: Store, slots: usize, standalone: bool) -> Self {
+    /// Empty, of one of `every` shards that `slots` are dealt out to in turn; standalone nodes serve every slot alone.
+    pub fn new(store: Store, slots: usize, every: usize, standalone: bool) -> Self {
         let slot = || if standalone { SlotRepl::standalone() } else { SlotRepl::default() };
         let mut shard = Self {
             store,
-            slots: (0..slots).map(|_| slot()).collect(),
+            slots: Slots { own: (0..slots.div_ceil(every)).map(|_| slot()).collect(), every },
             config: Arc::default(),
             fx: Effects::default(),
             halted: false,
@@ -88,20 +120,20 @@ impl Shard {
         shard
     }
 
-    /// How many slots there are, those of other shards among them.
-    pub fn slots(&self) -> usize {
-        self.slots.len()
-    }
-
     /// For mutants.
     #[cfg(test)]
-    pub fn slot_mut(&mut self, slot: Slot) -> &mut SlotRepl<PeerRef, Arc<Waiter>> {
-        &mut self.slots[slot.ix()]
+    pub fn slot_mut(&mut self, slot: Slot) -> &mut Repl {
+        &mut self.slots[slot]
+    }
+
+    /// All its slots' replication.
+    pub fn repls(&self) -> impl Iterator<Item = &Repl> {
+        self.slots.own.iter()
     }
 
     /// One slot's replication.
-    pub fn slot(&self, slot: Slot) -> &SlotRepl<PeerRef, Arc<Waiter>> {
-        &self.slots[slot.ix()]
+    pub fn slot(&self, slot: Slot) -> &Repl {
+        &self.slots[slot]
     }
 
     /// Runs a command in one slot, ships what it did, and tells when its reply may leave. `command` may be called several times
@@ -113,7 +145,7 @@ impl Shard {
         waiter: &Arc<Waiter>,
         mut command: impl FnMut(Txn<'_>) -> Result<(), NeedRoom>,
     ) -> Ran {
-        let until = match self.slots[slot.ix()].serving(turn.mono) {
+        let until = match self.slots[slot].serving(turn.mono) {
             _ if self.halted => return Ran::Park,
             Serving::Until(until) => until,
             Serving::Wait => return Ran::Park,
@@ -135,7 +167,7 @@ impl Shard {
         if wrote {
             self.ship(slot);
         }
-        let repl = &mut self.slots[slot.ix()];
+        let repl = &mut self.slots[slot];
         if !repl.must_hold() || !wrote && mutant::is(Mutant::NoReadGating) {
             return Ran::Done { until };
         }
@@ -146,13 +178,13 @@ impl Shard {
 
     /// Looks ahead for keys of commands that are about to run.
     pub fn warm<'k>(&self, keys: impl Iterator<Item = Wanted<'k>> + Clone, tell: impl FnMut(usize, u32)) {
-        keys.clone().for_each(|(_, slot, _)| prefetch::whole(&self.slots[slot.ix()]));
+        keys.clone().for_each(|(_, slot, _)| prefetch::whole(&self.slots[slot]));
         self.store.warm(keys, tell);
     }
 
     /// What became of a held reply.
     pub fn held(&self, slot: Slot, pterm: u64, seq: u64) -> Held {
-        self.slots[slot.ix()].held(pterm, seq)
+        self.slots[slot].held(pterm, seq)
     }
 
     /// Gives the recorded effects their seq and queues them towards every target.
@@ -160,10 +192,10 @@ impl Shard {
         if self.fx.is_empty() {
             return;
         }
-        Self::ship_bytes(&mut self.slots[slot.ix()], slot, self.fx.bytes());
+        Self::ship_bytes(&mut self.slots[slot], slot, self.fx.bytes());
     }
 
-    fn ship_bytes(repl: &mut SlotRepl<PeerRef, Arc<Waiter>>, slot: Slot, bytes: &[u8]) {
+    fn ship_bytes(repl: &mut Repl, slot: Slot, bytes: &[u8]) {
         let seq = repl.commit();
         for t in repl.targets().iter().filter(|t| t.gets_items()) {
             let stream = repl.stream(slot, t.since);
@@ -176,7 +208,7 @@ impl Shard {
         // While shares move (slots arrived, others still make room) a shortage passes by itself: nobody's keys go for it.
         let view = self.config.cfg_index;
         let moving = |t: &Target<PeerRef>| !lock(&t.peer.credit).is_final(view);
-        if need.scope != Scope::Own && self.slots[slot.ix()].targets().first().is_some_and(moving) {
+        if need.scope != Scope::Own && self.slots[slot].targets().first().is_some_and(moving) {
             return Evicted::NotYet;
         }
         // The same of this node's own share, which its peers may still have to make room for.
@@ -189,7 +221,7 @@ impl Shard {
 
     fn evict_one(&mut self, need: NeedRoom, turn: Turn) -> Evicted {
         let Some((victim, key)) = self.store.victim(need) else { return Evicted::Nothing };
-        if !matches!(self.slots[victim.ix()].serving(turn.mono), Serving::Until(_)) {
+        if !matches!(self.slots[victim].serving(turn.mono), Serving::Until(_)) {
             return Evicted::NotYet;
         }
         self.fx.clear();
@@ -213,7 +245,7 @@ impl Shard {
         let mut n = 0;
         for (slot, key) in self.store.expired(turn.now, max) {
             // Nothing is written while a slot is given away, nor under a promise: the deadline is met later, wherever it serves.
-            if !matches!(self.slots[slot.ix()].serving(turn.mono), Serving::Until(_)) {
+            if !matches!(self.slots[slot].serving(turn.mono), Serving::Until(_)) {
                 continue;
             }
             n += 1;
@@ -227,13 +259,13 @@ impl Shard {
 
     /// Empties a slot this node serves, as one item; what its reply rests on.
     pub fn flush(&mut self, slot: Slot, turn: Turn, waiter: &Arc<Waiter>) -> Ran {
-        let until = match self.slots[slot.ix()].serving(turn.mono) {
+        let until = match self.slots[slot].serving(turn.mono) {
             _ if self.halted => return Ran::Park,
             Serving::Until(until) => until,
             Serving::Wait => return Ran::Park,
             Serving::No => return Ran::Elsewhere,
         };
-        let repl = &mut self.slots[slot.ix()];
+        let repl = &mut self.slots[slot];
         if self.store.slot_stats(slot).keys > 0 {
             self.store.clear_slot(slot);
             self.fx.clear();
@@ -258,7 +290,7 @@ impl Shard {
         promised: impl Fn(&Ref) -> Mono,
         peer: impl FnMut(&Ref) -> PeerRef,
     ) -> Change {
-        let repl = &mut self.slots[slot.ix()];
+        let repl = &mut self.slots[slot];
         let change = repl.reconfigure(new, me, now, promised, peer);
         if change.wipe {
             self.store.clear_slot(slot);
@@ -281,7 +313,7 @@ impl Shard {
 
     /// A frame was acked.
     pub fn on_ack(&mut self, peer: &PeerRef, stream: &Stream, sent: Sent, turn: Turn) -> Acked {
-        let repl = &mut self.slots[stream.slot.ix()];
+        let repl = &mut self.slots[stream.slot];
         let acked = repl.on_ack(&peer.node, stream, sent);
         match acked {
             Acked::Confirmed | Acked::Ready => repl.confirmed_waiters().for_each(|w| w.wake()),
@@ -294,7 +326,7 @@ impl Shard {
     /// The copy is complete: counts the learner and sends SYNC_END; false = no lease yet, to be tried again.
     pub fn count(&mut self, peer: &PeerRef, stream: &Stream, turn: Turn) -> bool {
         let slot = stream.slot;
-        let repl = &mut self.slots[slot.ix()];
+        let repl = &mut self.slots[slot];
         let copying = |t: &Target<PeerRef>| t.node == peer.node && t.since == stream.since && t.stage == Stage::Copying;
         if repl.pterm() != stream.pterm || !repl.targets().iter().any(copying) {
             return true;
@@ -308,17 +340,17 @@ impl Shard {
 
     /// What RELINQUISH says of a slot that is being given away, if it may be said: (cver, final seq).
     pub fn relinquish(&mut self, slot: Slot, turn: Turn, known: u64) -> Option<(u64, u64)> {
-        self.slots[slot.ix()].relinquish(turn.mono, known)
+        self.slots[slot].relinquish(turn.mono, known)
     }
 
     /// A frame was refused; whether the target is broken.
     pub fn on_refuse(&mut self, peer: &PeerRef, stream: &Stream, why: Refusal) -> bool {
-        self.slots[stream.slot.ix()].on_refuse(&peer.node, stream, why)
+        self.slots[stream.slot].on_refuse(&peer.node, stream, why)
     }
 
     /// Opens the copy of a slot to a learner that waits for it.
     pub fn open_copy(&mut self, slot: Slot, peer: &PeerRef) -> Option<Stream> {
-        let repl = &mut self.slots[slot.ix()];
+        let repl = &mut self.slots[slot];
         let since = repl.targets().iter().find(|t| t.node == peer.node && t.stage == Stage::Wanted)?.since;
         let (stream, next) = repl.open_copy(slot, &peer.node, since)?;
         lock(&peer.queue).open(stream, next);
@@ -327,7 +359,7 @@ impl Shard {
 
     /// Sends the next chunk of a copy; the next cursor, 0 = that was the last; `None` = the copy is over for another reason.
     pub fn copy_chunk(&mut self, peer: &PeerRef, stream: &Stream, cursor: u64) -> Option<u64> {
-        let repl = &self.slots[stream.slot.ix()];
+        let repl = &self.slots[stream.slot];
         let alive = repl.pterm() == stream.pterm
             && repl.rank() == Rank::Primary
             && repl
@@ -352,7 +384,7 @@ impl Shard {
 
     /// As receiver: a copy opens.
     pub fn on_open(&mut self, stream: &Stream, next_seq: u64) -> super::slot::Accept {
-        let accept = self.slots[stream.slot.ix()].on_open(stream, next_seq);
+        let accept = self.slots[stream.slot].on_open(stream, next_seq);
         if accept == super::slot::Accept::Apply {
             self.store.clear_slot(stream.slot);
         }
@@ -361,7 +393,7 @@ impl Shard {
 
     /// As receiver: a chunk of a copy.
     pub fn on_chunk(&mut self, stream: &Stream, effects: &[u8], now: Now, sender_now: u64) -> Result<(), Refusal> {
-        match self.slots[stream.slot.ix()].on_chunk(stream) {
+        match self.slots[stream.slot].on_chunk(stream) {
             super::slot::Accept::Apply => self.apply(stream.slot, effects, now, sender_now),
             super::slot::Accept::Dup => Ok(()),
             super::slot::Accept::Refuse(why) => Err(why),
@@ -377,11 +409,11 @@ impl Shard {
         now: Now,
         sender_now: u64,
     ) -> Result<(), Refusal> {
-        match self.slots[stream.slot.ix()].on_item(stream, seq) {
+        match self.slots[stream.slot].on_item(stream, seq) {
             super::slot::Accept::Apply => {
                 let effects = if mutant::is(Mutant::HalfAnItem) { first_effect(effects) } else { effects };
                 self.apply(stream.slot, effects, now, sender_now)?;
-                self.slots[stream.slot.ix()].applied();
+                self.slots[stream.slot].applied();
                 Ok(())
             }
             super::slot::Accept::Dup => Ok(()),
@@ -399,7 +431,7 @@ impl Shard {
 
     /// As receiver: SYNC_END.
     pub fn on_end(&self, stream: &Stream, seq: u64, count: u64, digest: u64) -> Result<(), Refusal> {
-        let repl = &self.slots[stream.slot.ix()];
+        let repl = &self.slots[stream.slot];
         match repl.on_chunk(stream) {
             super::slot::Accept::Refuse(why) => return Err(why),
             _ if repl.seq() != seq => return Err(Refusal::Gap(repl.seq() + 1)),
@@ -412,7 +444,7 @@ impl Shard {
     /// Nothing is served from now on (planned stop, fenced).
     pub fn halt(&mut self) {
         self.halted = true;
-        for s in &mut self.slots {
+        for s in &mut self.slots.own {
             s.all_waiters().for_each(|w| w.wake());
         }
     }

@@ -25,7 +25,7 @@ use crate::node::cache::slot::Leased;
 use crate::node::cache::store::Store;
 use crate::node::cache::wire::{GREETING_MAX, Inbox};
 use crate::node::clock::Mono;
-use crate::node::config::NodeConfig;
+use crate::node::config::{Eviction, NodeConfig};
 use crate::node::mutant::{self, Mutant};
 use crate::proto::control::{LearnerReady, Message};
 use crate::proto::frame::{self, Frame};
@@ -238,6 +238,7 @@ impl Proc {
             threads: 1,
             zone: String::new(),
             weight: 1.0,
+            eviction: Eviction::default(),
             standby: self.standby,
             drain_timeout: std::time::Duration::from_secs(25),
             insecure_bind: false,
@@ -657,7 +658,7 @@ impl Life {
         let silent = self.node.stalled();
         let mut shard = lock(&self.node.shards[0]);
         for (about, _) in silent {
-            for s in 0..shard.slots() {
+            for s in 0..shard.repls().count() {
                 shard.slot_mut(Slot(s as u16)).go_solo(&about);
             }
         }
@@ -666,7 +667,7 @@ impl Life {
     /// Mutant: a link that is up again copies again.
     fn copy_again(&self, peer: &PeerRef) {
         let mut shard = lock(&self.node.shards[0]);
-        for s in (0..shard.slots()).map(|s| Slot(s as u16)) {
+        for s in (0..shard.repls().count()).map(|s| Slot(s as u16)) {
             if shard.slot_mut(s).copy_again(&peer.node) {
                 lock(&peer.jobs).push_back(s);
             }

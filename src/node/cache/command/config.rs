@@ -58,6 +58,7 @@ enum Param {
     ValueMax,
     MaxClients,
     MaxMemory,
+    Policy,
     SlowerThan,
     SlowLen,
     Timeout,
@@ -74,7 +75,7 @@ const PARAMS: &[(&str, Param)] = &[
     ("hz", Param::Fixed("10")),
     ("maxclients", Param::MaxClients),
     ("maxmemory", Param::MaxMemory),
-    ("maxmemory-policy", Param::Fixed("allkeys-lru")),
+    ("maxmemory-policy", Param::Policy),
     ("notify-keyspace-events", Param::Fixed("")),
     ("port", Param::Port),
     ("proto-max-bulk-len", Param::ValueMax),
@@ -94,6 +95,7 @@ impl Param {
             Param::ValueMax => VALUE_MAX.to_string(),
             Param::MaxClients => s.maxclients.to_string(),
             Param::MaxMemory => s.maxmemory.to_string(),
+            Param::Policy => format!("allkeys-{}", s.eviction),
             Param::SlowerThan => s.slowlog_slower_than_us.to_string(),
             Param::SlowLen => s.slowlog_max_len.to_string(),
             Param::Timeout => s.timeout_s.to_string(),
@@ -107,6 +109,7 @@ impl Param {
             Param::SlowerThan => s.slowlog_slower_than_us = number(value, -1, i64::MAX)?,
             Param::SlowLen => s.slowlog_max_len = number(value, 0, i64::MAX)? as u64,
             Param::Timeout => s.timeout_s = number(value, 0, i32::MAX.into())? as u32,
+            Param::Policy if format!("allkeys-{}", s.eviction).as_bytes() == value => {}
             Param::Fixed(now) if now.as_bytes() == value => {}
             _ => return Err("can't set immutable config".into()),
         }

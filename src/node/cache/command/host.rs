@@ -1,5 +1,6 @@
 //! What the commands about the whole node need of it. The serving runtime implements [`Host`]; tests implement it over one store.
 
+use crate::node::cache::store::Eviction;
 use std::sync::Arc;
 
 use super::conn::ClientInfo;
@@ -92,6 +93,8 @@ pub struct Held {
 pub struct Settings {
     /// `maxmemory`: `--memory`, bytes for both LRUs together.
     pub maxmemory: u64,
+    /// `maxmemory-policy`: `allkeys-` and this; for life.
+    pub eviction: Eviction,
     /// `maxclients`.
     pub maxclients: u32,
     /// `timeout`: an idle client is closed after so many seconds; 0 = never.

@@ -123,7 +123,7 @@ fn memory(s: &mut Source<'_>) {
     field!(s, "used_memory_backup:{}", s.facts.stats.backup_bytes);
     field!(s, "maxmemory:{}", s.settings.maxmemory);
     field!(s, "maxmemory_human:{}", human(s.settings.maxmemory));
-    field!(s, "maxmemory_policy:allkeys-lru");
+    field!(s, "maxmemory_policy:allkeys-{}", s.settings.eviction);
     let ratio = if used == 0 { 0.0 } else { rss as f64 / used as f64 };
     field!(s, "mem_fragmentation_ratio:{ratio:.2}");
 }

@@ -3,8 +3,8 @@
 use super::evict::Position;
 use super::expiry::DueHead;
 use super::heap::{HASH_BITS, Head, Heap};
-use super::lru::Lru;
 use super::memory::cost;
+use super::policy::List;
 use super::pool::NIL;
 use super::table::Table;
 use super::{Role, Store};
@@ -30,7 +30,7 @@ pub(super) struct Body {
     /// The slot was cleared: what is in here is nobody's and goes bit by bit.
     pub is_waste: bool,
     pub table: Table,
-    pub lru: Lru,
+    pub order: List,
     pub bytes: u64,
     pub keys: u32,
     /// Keys with a deadline.
@@ -45,7 +45,7 @@ impl Body {
             slot,
             is_waste: false,
             table: Table::default(),
-            lru: Lru::default(),
+            order: List::default(),
             bytes: 0,
             keys: 0,
             timers: 0,
@@ -96,7 +96,7 @@ impl Store {
     pub(super) fn bump(&mut self, at: u32) {
         let body = self.body_of_item(at);
         self.heap.set_accessed(at, self.tick.0);
-        self.bodies[body].lru.bump(&mut self.heap, at);
+        self.eviction.used(&mut self.bodies[body].order, &mut self.heap, at);
     }
 
     /// The key holds this value. `at` is its item if it has one.
@@ -129,7 +129,7 @@ impl Store {
         body.keys += 1;
         body.bytes += cost;
         body.table.link(&mut self.heap, at, body.keys);
-        body.lru.push(&mut self.heap, at);
+        body.order.push(&mut self.heap, at);
         self.ledger.change(self.roles[slot.ix()], 1, cost as i64);
         at
     }
@@ -233,7 +233,7 @@ impl Store {
         let (slot, is_waste) = (body.slot, body.is_waste);
         body.keys -= 1;
         body.bytes -= cost;
-        body.lru.unlink(&mut self.heap, at);
+        body.order.unlink(&mut self.heap, at);
         body.table.unlink(&mut self.heap, at, body.keys);
         let empty = body.keys == 0;
         let class = self.heap.remove(at);
@@ -262,7 +262,7 @@ impl Store {
         let body = self.body_of_item(to);
         let body = &mut self.bodies[body];
         body.table.relink(&mut self.heap, from, to);
-        body.lru.relink(&mut self.heap, to);
+        body.order.relink(&mut self.heap, from, to);
         let timer = self.heap.timer(to);
         if timer != NIL {
             self.wheel.set_entry(timer, to);
@@ -328,7 +328,7 @@ impl Store {
             if body.keys == 1 {
                 self.waste.pop_front();
             }
-            self.remove(body.lru.oldest());
+            self.remove(body.order.oldest());
         }
         !self.waste.is_empty()
     }

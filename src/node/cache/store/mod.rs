@@ -5,7 +5,7 @@
 //!
 //! ```text
 //!   slot ─▶ body: table ──hash──▶ item (24 bytes, key, value) in the heap's slabs; large: ──▶ runs, pieces
-//!                 lru ◀─────────▶   │
+//!               order ◀─────────▶   │
 //!                 due ◀── timer ◀───┘
 //!   ledger ─▶ budget (the node's)      candidates ─▶ victim
 //! ```
@@ -15,10 +15,10 @@
 //! [`Store::digest`] and [`Store::scan`], which are per slot: tables grow by a bucket at a time, arrays by a chunk, timers move
 //! in bounded steps, and cleared slots are given back bit by bit ([`Store::dispose`]).
 //!
-//! * Rooms: `heap` `pool` (items and timers), `table` `lru` `expiry` `due` (what finds them), `memory` `evict` `touches`
-//!   (how much, who goes, what backups hear of recency), `keys` (all of these changed together), `txn` (commands), `warm`
+//! * Rooms: `heap` `pool` (items and timers), `table` `expiry` `due` (what finds them), `memory` `evict` `policy`
+//!   `touches` (how much, who goes, what backups hear of recency), `keys` (all of these changed together), `txn` (commands), `warm`
 //!   (looking ahead for a batch of them).
-//! * Recency is exact within a slot and sampled between slots (`evict`).
+//! * The order of eviction is exact within a slot (`policy`) and sampled between slots (`evict`).
 //! * Accounted bytes are what an item takes by its lengths ([`cost`]), the same on every node. With one shard of 256 MiB the
 //!   resident size stays within 0.91 to 1.10 of the limit through every size and shift of sizes in `benches/store.rs`, with the
 //!   system's allocator; a shard of only 16 MiB adds up to 5 % of rounding, one of 64 MiB 1 %.
@@ -29,8 +29,8 @@ mod evict;
 mod expiry;
 mod heap;
 mod keys;
-mod lru;
 mod memory;
+mod policy;
 mod pool;
 pub mod prefetch;
 mod table;
@@ -45,6 +45,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 pub use memory::{Budget, cost, cost_of};
+pub use policy::Eviction;
 pub use txn::Txn;
 pub use warm::{WARM_MAX, Wanted};
 
@@ -53,8 +54,8 @@ use self::evict::{Candidates, Random};
 use self::expiry::{Step, Wheel};
 use self::heap::{HEADER, Heap};
 use self::keys::{Body, NO_BODY};
-use self::lru::{ACCESS_MS, Tick};
 use self::memory::{DEADLINE_COST_MAX, Ledger};
+use self::policy::{ACCESS_MS, Tick};
 use self::pool::NIL;
 use self::touches::Touches;
 use super::effect::{Deadline, Effect, Effects, Malformed, Reader, Ttl};
@@ -111,7 +112,7 @@ pub struct Meta {
     pub len: usize,
     /// When it expires, if it does.
     pub deadline: Option<Deadline>,
-    /// Since the last access, milliseconds (to 128).
+    /// Since the last access, milliseconds (to 256).
     pub idle_ms: u64,
     /// Accounted bytes: key, value and overhead.
     pub cost: u64,
@@ -200,6 +201,7 @@ pub struct Store {
     wheel: Wheel,
     due_slots: DueSlots,
     candidates: Candidates,
+    eviction: Eviction,
     ledger: Ledger,
     touches: Touches,
     counters: Counters,
@@ -237,6 +239,7 @@ impl Store {
             wheel: Wheel::default(),
             due_slots: DueSlots::default(),
             candidates: Candidates::default(),
+            eviction: Eviction::default(),
             ledger: Ledger::new(budget),
             touches: Touches::default(),
             counters: Counters::default(),
@@ -245,6 +248,11 @@ impl Store {
             tick: Tick::default(),
             scratch: Vec::new(),
         }
+    }
+
+    /// Evicts by another policy than the default; before anything is stored.
+    pub fn with_eviction(self, eviction: Eviction) -> Self {
+        Self { eviction, ..self }
     }
 
     /// The node's budget.
@@ -425,16 +433,18 @@ impl Store {
             .filter(|need| !self.candidates.of(need.scope).is_empty())
     }
 
-    /// A key to evict for this: about the least recently used one of those that would help; none if none would. It is evicted
-    /// with [`Txn::evict`].
+    /// A key to evict for this: about the first by the policy of those that would help; none if none would. It is evicted with
+    /// [`Txn::evict`].
     pub fn victim(&mut self, need: NeedRoom) -> Option<(Slot, Box<[u8]>)> {
-        let Self { candidates, random, heap, tick, .. } = self;
-        let oldest = evict::draw(candidates.of(need.scope), random)
+        let Self { candidates, random, heap, tick, eviction, .. } = self;
+        let first = evict::draw(candidates.of(need.scope), random)
             .filter_map(|slot| self.bodies.get(self.body_of[slot as usize] as usize))
-            .map(|body| body.lru.oldest())
+            .map(|body| eviction.first(&body.order, heap))
             .max_by_key(|&at| tick.age_of(heap.head(at).accessed()))?;
-        let slot = self.bodies[heap.head(oldest).body() as usize].slot;
-        Some((slot, self.key(oldest).into()))
+        let body = &mut self.bodies[heap.head(first).body() as usize];
+        eviction.choose(&mut body.order, heap, first);
+        let slot = body.slot;
+        Some((slot, self.key(first).into()))
     }
 
     /// Keys of primary slots that are past their deadline, at most `max`, to be deleted through [`Store::txn`] (looking at one is

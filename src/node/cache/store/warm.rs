@@ -2,7 +2,7 @@
 //! before; the chains of several keys can wait at the same time.
 
 use super::pool::NIL;
-use super::{Store, prefetch};
+use super::{Eviction, Store, prefetch};
 use crate::proto::slot::Slot;
 
 /// Keys warmed at once: a core keeps about so many loads in flight, and what is warmed must still be there when it is used.
@@ -37,7 +37,9 @@ impl Store {
         for (at, (body, hash)) in at.iter_mut().zip(bodies) {
             *at = (body.table.first(hash), hash);
             self.heap.prefetch(at.0, ITEM_LINES);
-            self.heap.prefetch(body.lru.newest(), 1);
+            if self.eviction == Eviction::Lru {
+                self.heap.prefetch(body.order.newest(), 1);
+            }
         }
         for (at, hash) in &mut at[..n] {
             if *at != NIL {
@@ -47,6 +49,10 @@ impl Store {
                     self.heap.prefetch(*at, ITEM_LINES);
                 }
             }
+        }
+        // What a use moves in the list.
+        if self.eviction != Eviction::Lru {
+            return;
         }
         for &(at, _) in &at[..n] {
             if at != NIL {

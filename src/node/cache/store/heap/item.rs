@@ -1,7 +1,7 @@
 //! What lies at an item's place, little endian:
 //!
 //! ```text
-//!    0  u64  hash : 24, last access : 24, body : 16
+//!    0  u64  hash : 24, last access : 23, marked : 1, body : 16
 //!    8  u32  next in its bucket
 //!   12  u32  neighbour towards the most recently used end of the slot's list
 //!   16  u32  neighbour towards the least recently used end
@@ -22,7 +22,8 @@ pub const WORD: usize = 4;
 
 /// Bits of a key's hash that are kept: beyond 16 million keys of one slot its buckets grow longer instead of more.
 pub const HASH_BITS: u32 = 24;
-const ACCESSED_BITS: u32 = 24;
+const ACCESSED_BITS: u32 = 23;
+const MARKED: u64 = 1 << (HASH_BITS + ACCESSED_BITS);
 const LEN_BITS: u32 = 12;
 
 /// What the last access was counted in goes round at this.
@@ -158,6 +159,16 @@ impl Head {
         self.meta = self.meta & !at | u64::from(tick % ACCESSED_END) << HASH_BITS;
     }
 
+    /// Whether a policy marked it.
+    #[inline(always)]
+    pub fn marked(&self) -> bool {
+        self.meta & MARKED != 0
+    }
+
+    pub fn set_marked(&mut self, marked: bool) {
+        self.meta = self.meta & !MARKED | if marked { MARKED } else { 0 };
+    }
+
     /// Which body it is in.
     #[inline(always)]
     pub fn body(&self) -> u16 {
@@ -196,11 +207,12 @@ mod tests {
     fn a_header_keeps_what_is_written() {
         let mut head = Head::new(0xab_cdef, 0x12_3456, 0xfedc, Lens::inline(4095, 4001, true));
         (head.chain, head.newer, head.older) = (1, 2, 3);
-        head.set_accessed(0xff_0000 + 7);
+        head.set_accessed(0x7f_0000 + 7);
+        head.set_marked(true);
         let mut bytes = [0; HEADER + 3];
         head.write(&mut bytes);
         let read = Head::read(&bytes);
-        assert_eq!((read.hash(), read.accessed(), read.body()), (0xab_cdef, 0xff_0007, 0xfedc));
+        assert_eq!((read.hash(), read.accessed(), read.body(), read.marked()), (0xab_cdef, 0x7f_0007, 0xfedc, true));
         assert_eq!((read.chain, read.newer, read.older), (1, 2, 3));
         let lens = read.lens;
         assert_eq!((lens.key_len(), lens.value_len(), lens.timed(), lens.kind()), (4095, 4001, true, Kind::Inline));

@@ -113,6 +113,14 @@ impl Heap {
         head.write(bytes);
     }
 
+    /// A policy marks it, or takes the mark away.
+    pub fn set_marked(&mut self, at: u32, marked: bool) {
+        let bytes = self.slabs.bytes_mut(at);
+        let mut head = Head::read(bytes);
+        head.set_marked(marked);
+        head.write(bytes);
+    }
+
     /// Its deadline's timer, or [`NIL`].
     #[inline(always)]
     pub fn timer(&self, at: u32) -> u32 {

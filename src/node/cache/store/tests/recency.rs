@@ -136,6 +136,98 @@ fn a_slot_evicts_its_least_recently_used_first() {
     assert_eq!(store.victim(NeedRoom { bytes: 1, scope: Scope::Own }), None);
 }
 
+/// SIEVE of one slot, as the paper writes it.
+#[derive(Default)]
+struct Paper {
+    /// Oldest first; whether each was visited.
+    queue: Vec<(u32, bool)>,
+    hand: usize,
+}
+
+impl Paper {
+    fn used(&mut self, key: u32) {
+        match self.queue.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, visited)) => *visited = true,
+            None => self.queue.push((key, false)),
+        }
+    }
+
+    fn evict(&mut self) -> u32 {
+        loop {
+            if self.hand >= self.queue.len() {
+                self.hand = 0;
+            }
+            let (key, visited) = &mut self.queue[self.hand];
+            if !std::mem::replace(visited, false) {
+                let key = *key;
+                self.queue.remove(self.hand);
+                return key;
+            }
+            self.hand += 1;
+        }
+    }
+
+    fn delete(&mut self, key: u32) {
+        let Some(at) = self.queue.iter().position(|(k, _)| *k == key) else { return };
+        self.queue.remove(at);
+        self.hand -= usize::from(at < self.hand);
+    }
+}
+
+#[test]
+fn sieve_evicts_whom_the_paper_does() {
+    let mut store = Store::default().with_eviction(Eviction::Sieve);
+    let slot = Slot(11);
+    store.set_role(slot, Role::Primary { backed_at: 0 });
+    let (mut paper, mut random, mut fx) = (Paper::default(), Random(5), Effects::default());
+    for _ in 0..20_000 {
+        let n = (random.next() % 300 * (random.next() % 3) / 2) as u32;
+        let key = n.to_le_bytes();
+        let mut txn = store.txn(slot, at(1), &mut fx);
+        match random.next() % 8 {
+            0 => {
+                txn.del(&key);
+                paper.delete(n);
+            }
+            1 | 2 => {
+                // Also with another size or a deadline, so that items move.
+                let ttl = if random.next() % 4 == 0 { Ttl::At(Deadline(9_999)) } else { Ttl::Keep };
+                txn.set(&key, &vec![0; (random.next() % 100) as usize], ttl);
+                paper.used(n);
+            }
+            3 if paper.queue.len() > 100 => {
+                let (s, victim) = store.victim(NeedRoom { bytes: 1, scope: Scope::Own }).unwrap();
+                assert_eq!((s, &*victim), (slot, paper.evict().to_le_bytes().as_slice()));
+                store.txn(slot, at(1), &mut fx).evict(&victim);
+            }
+            _ => {
+                if txn.get(&key).is_some() {
+                    paper.used(n);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hand_passes_so_many_and_no_more() {
+    let mut store = Store::default().with_eviction(Eviction::Sieve);
+    let slot = Slot(11);
+    store.set_role(slot, Role::Primary { backed_at: 0 });
+    let mut fx = Effects::default();
+    for n in 0..1000u32 {
+        store.txn(slot, at(1), &mut fx).set(&n.to_le_bytes(), b"", Ttl::None);
+        store.txn(slot, at(1), &mut fx).get(&n.to_le_bytes());
+    }
+    let mut victims = Vec::new();
+    for _ in 0..3 {
+        let (_, key) = store.victim(NeedRoom { bytes: 1, scope: Scope::Own }).unwrap();
+        victims.push(u32::from_le_bytes((*key).try_into().unwrap()));
+        store.txn(slot, at(1), &mut fx).evict(&key);
+    }
+    assert_eq!(victims, [256, 513, 770]);
+}
+
 #[test]
 fn what_primaries_hear_of_recency_reaches_the_backup() {
     let (mut primary, mut backup) = (Store::default(), Store::default());

@@ -83,7 +83,8 @@ proptest! {
     /// The same answers, the same effects, the same content; and a second store that only applies the effects ends up equal.
     #[test]
     fn the_store_does_what_the_model_does(ops in prop::collection::vec((0..TEST_SLOTS, op()), 1..250), seed: u64) {
-        let mut store = Store::with_seed(Budget::unlimited(), seed);
+        let eviction = if seed % 2 == 0 { Eviction::Lru } else { Eviction::Sieve };
+        let mut store = Store::with_seed(Budget::unlimited(), seed).with_eviction(eviction);
         let mut backup = Store::with_seed(Budget::unlimited(), !seed);
         let mut models = vec![Model::default(); TEST_SLOTS as usize];
         let mut backup_models = models.clone();
