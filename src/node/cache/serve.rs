@@ -41,6 +41,13 @@ const OUT_MAX: usize = 1 << 20;
 const READ_SIZE: usize = 32 << 10;
 /// Empty buffers above this are not kept.
 const KEEP: usize = 128 << 10;
+/// Empty buffers kept of a kind.
+const SPARE_MAX: usize = 64;
+/// Connections that wait for each other at most, and the longest key they do it for, bytes.
+const AROUND_MAX: usize = 64;
+const AROUND_KEY_MAX: usize = 256;
+/// Who waited for others in vain: so many turns of this thread's connections go without.
+const ALONE_TURNS: u32 = 64;
 /// How long a command may be parked before it is refused with CLUSTERDOWN, milliseconds (PROTOCOL 6).
 const PARK_MAX_MS: u64 = 4000;
 /// How long a reply may be held before it is INDETERMINATE, milliseconds (PROTOCOL 6).
@@ -217,6 +224,10 @@ impl Connection {
             let read = !eof && core.reads();
             self.session.give_back();
             eof |= self.wait(read, full).await? == Event::End;
+            if self.session.wants() {
+                others_first().await;
+                warm_wanted(&self.session.core.node);
+            }
         }
     }
 
@@ -259,31 +270,86 @@ enum Event {
 /// Buffers that the connections of a thread share: each holds some only while it has something in them.
 #[derive(Default)]
 struct Spare {
-    input: Vec<u8>,
-    out: Vec<u8>,
-    ahead: Vec<Ahead>,
+    input: Vec<Vec<u8>>,
+    out: Vec<Vec<u8>>,
+    ahead: Vec<Vec<Ahead>>,
 }
 
 thread_local! {
     static SPARE: RefCell<Spare> = RefCell::default();
+    static AROUND: RefCell<Around> = RefCell::default();
 }
 
-/// Takes the thread's spare one where there is none of its own.
-fn take_spare<T>(mine: &mut Vec<T>, spare: fn(&mut Spare) -> &mut Vec<T>) {
-    if mine.capacity() == 0 {
-        SPARE.with_borrow_mut(|all| std::mem::swap(mine, spare(all)));
+/// Takes one of the thread's spare ones where there is none of its own.
+fn take_spare<T>(mine: &mut Vec<T>, spare: fn(&mut Spare) -> &mut Vec<Vec<T>>) {
+    if mine.capacity() == 0
+        && let Some(one) = SPARE.with_borrow_mut(|all| spare(all).pop())
+    {
+        *mine = one;
     }
 }
 
 /// Leaves an empty one to the thread, unless it grew large.
-fn leave_spare<T>(mine: &mut Vec<T>, spare: fn(&mut Spare) -> &mut Vec<T>) {
+fn leave_spare<T>(mine: &mut Vec<T>, spare: fn(&mut Spare) -> &mut Vec<Vec<T>>) {
     if !mine.is_empty() || mine.capacity() == 0 {
         return;
     }
-    let mut mine = std::mem::take(mine);
+    let mine = std::mem::take(mine);
     if mine.capacity() * size_of::<T>() <= KEEP {
-        SPARE.with_borrow_mut(|all| std::mem::swap(&mut mine, spare(all)));
+        SPARE.with_borrow_mut(|all| {
+            let all = spare(all);
+            if all.len() < SPARE_MAX {
+                all.push(mine);
+            }
+        });
     }
+}
+
+/// Keys that connections of a thread have read commands for and not run yet: what they need of memory is asked for together,
+/// as a pipeline's is.
+#[derive(Default)]
+struct Around {
+    /// Slots, and where keys end in `bytes`.
+    keys: Vec<(Slot, usize)>,
+    bytes: Vec<u8>,
+    /// So many turns nobody waits for others: the last who did was alone.
+    alone: u32,
+}
+
+/// Lets those connections of the thread read that can.
+async fn others_first() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        // To the end of the line; what there is of events need not be looked at again for that.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Asks for what the wanted keys need, for the first who is back: the others find nothing to do.
+fn warm_wanted(node: &Node) {
+    AROUND.with_borrow_mut(|around| {
+        let Around { keys, bytes, alone } = around;
+        if keys.len() == 1 {
+            *alone = ALONE_TURNS;
+        } else {
+            let mut from = 0;
+            let mut wanted: [Wanted<'_>; WARM_MAX] = [(0, Slot(0), &[]); WARM_MAX];
+            for batch in keys.chunks(WARM_MAX) {
+                for (to, &(slot, end)) in wanted.iter_mut().zip(batch) {
+                    *to = (0, slot, &bytes[from..end]);
+                    from = end;
+                }
+                node.warm(wanted[..batch.len()].iter().copied(), |_, _| {});
+            }
+        }
+        keys.clear();
+        bytes.clear();
+    });
 }
 
 impl Session {
@@ -316,6 +382,30 @@ impl Session {
             tick: id as u32,
         };
         Self { input, core }
+    }
+
+    /// Whether what was read is one command whose key others' keys may be asked for with; it is noted for that.
+    fn wants(&mut self) -> bool {
+        let Session { input, core } = self;
+        if input.json.is_some() || core.closing || core.parked_since.is_some() {
+            return false;
+        }
+        let is_new = input.ahead.is_empty() && input.look_ahead(&core.node) && input.ahead.len() == 1;
+        if !is_new {
+            return false;
+        }
+        let Some(key) = input.ahead[0].glance.second(&input.buf[input.start..]) else { return false };
+        let slot = Slot::of_key(key);
+        input.ahead[0].first = Some(First { slot, hash: None });
+        AROUND.with_borrow_mut(|around| {
+            around.alone = around.alone.saturating_sub(1);
+            let worth = around.alone == 0 && key.len() <= AROUND_KEY_MAX && around.keys.len() < AROUND_MAX;
+            if worth {
+                around.bytes.extend_from_slice(key);
+                around.keys.push((slot, around.bytes.len()));
+            }
+            worth
+        })
     }
 
     /// Leaves to other connections what it has nothing in.
