@@ -511,12 +511,9 @@ impl Input {
         }
     }
 
-    /// Whether the next command was looked ahead for. Where several are here, their keys are asked for together before the first
+    /// Looks ahead for the next commands; whether for any. Where several are here, their keys are asked for together before the first
     /// runs, so that the waits for memory overlap.
     fn look_ahead(&mut self, node: &Node) -> bool {
-        if self.ran < self.ahead.len() {
-            return true;
-        }
         if self.whole.is_some() || !self.decoder.is_between() {
             return false;
         }
@@ -557,7 +554,7 @@ impl Input {
     }
 
     fn resp_command(&mut self, core: &mut Core, turn: Turn, until: &mut Mono) -> Option<Step> {
-        if self.look_ahead(&core.node) {
+        if self.ran < self.ahead.len() || self.look_ahead(&core.node) {
             let Ahead { glance, first } = &self.ahead[self.ran];
             let args = glance.args(&self.buf[self.start..]);
             let step = core.command(args, *first, turn, until, None);
