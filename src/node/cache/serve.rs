@@ -46,7 +46,7 @@ const SPARE_MAX: usize = 64;
 /// Connections that wait for each other at most, and the longest key they do it for, bytes.
 const AROUND_MAX: usize = 64;
 const AROUND_KEY_MAX: usize = 256;
-/// Who waited for others in vain: so many turns of this thread's connections go without.
+/// Who waited for others in vain or saw a pipeline: so many turns of this thread's connections go without.
 const ALONE_TURNS: u32 = 64;
 /// How long a command may be parked before it is refused with CLUSTERDOWN, milliseconds (PROTOCOL 6).
 const PARK_MAX_MS: u64 = 4000;
@@ -312,7 +312,7 @@ struct Around {
     /// Slots, and where keys end in `bytes`.
     keys: Vec<(Slot, usize)>,
     bytes: Vec<u8>,
-    /// So many turns nobody waits for others: the last who did was alone.
+    /// So many turns nobody waits for others: the last who did was alone, or others run pipelines.
     alone: u32,
 }
 
@@ -390,8 +390,12 @@ impl Session {
         if input.json.is_some() || core.closing || core.parked_since.is_some() {
             return false;
         }
-        let is_new = input.ahead.is_empty() && input.look_ahead(&core.node) && input.ahead.len() == 1;
-        if !is_new {
+        if !input.ahead.is_empty() || !input.look_ahead(&core.node) {
+            return false;
+        }
+        if input.ahead.len() > 1 {
+            // The end of the line is far behind pipelines.
+            AROUND.with_borrow_mut(|around| around.alone = ALONE_TURNS);
             return false;
         }
         let Some(key) = input.ahead[0].glance.second(&input.buf[input.start..]) else { return false };
