@@ -3,7 +3,6 @@
 mod steer;
 mod value;
 
-use crate::node::config::Eviction;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::complete;
 use super::local::logs::Level;
 use super::output::{Color, Format};
 use super::units::parse_duration;
+use crate::node::config::Eviction;
 use crate::proto::id::{MasterId, NodeId};
 use crate::tui;
 use crate::tui::model::Screen;

@@ -1,7 +1,6 @@
 //! The cluster file, in TOML with the flags' own limits: a cluster on this machine as the flags of `up` say it, or one on many
 //! hosts.
 
-use crate::node::config::Eviction;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use super::args;
 use super::context;
 use super::error::CliError;
 use super::hosts::{self, Host};
+use crate::node::config::Eviction;
 
 /// `--masters` unless said otherwise: the smallest group that outlives one.
 pub const MASTERS: usize = 3;

@@ -1,10 +1,11 @@
 //! What single values on the command line may be: names, addresses, counts, sizes, times.
 
-use crate::node::config::Eviction;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
 use crate::cli::units::{parse_duration, parse_size};
+use crate::node::config::Eviction;
 use crate::proto::id::{MasterId, NodeId};
 
 /// The most nodes a local cluster's block of ports has room for.

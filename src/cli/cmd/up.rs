@@ -1,6 +1,5 @@
 //! `cachectl up`: starts what is missing of a local cluster and waits until every slot serves and has its backup.
 
-use crate::node::config::Eviction;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use crate::cli::local::wait::Waiter;
 use crate::cli::output::{Out, Tone};
 use crate::cli::progress::Progress;
 use crate::cli::units::show_size;
+use crate::node::config::Eviction;
 use crate::proto::status::{NodeState, Status};
 
 /// `--memory` unless said otherwise, bytes.

@@ -3,7 +3,6 @@
 //! `members.json` says what the cluster consists of; it stays after `down`, so that the next `up` starts the same cluster.
 //! `cluster.json` says which processes `up` started; it goes with them. `logs/` and `data/` belong to the processes.
 
-use crate::node::config::Eviction;
 use std::fs::{self, DirBuilder};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
@@ -16,6 +15,7 @@ use super::process::Identity;
 use crate::cli::args::cluster_name;
 use crate::cli::context::xdg;
 use crate::cli::error::CliError;
+use crate::node::config::Eviction;
 
 /// The number in `schema` of both files.
 const SCHEMA: u32 = 1;

@@ -1,13 +1,12 @@
 //! What the commands about the whole node need of it. The serving runtime implements [`Host`]; tests implement it over one store.
 
-use crate::node::cache::store::Eviction;
 use std::sync::Arc;
 
 use super::conn::ClientInfo;
 use super::error::ErrorReply;
 use super::slowlog::Slowlog;
 use super::topology::ClusterView;
-use crate::node::cache::store::{Now, Role, Store};
+use crate::node::cache::store::{Eviction, Now, Role, Store};
 use crate::proto::slot::Slot;
 use crate::proto::stats::NodeStats;
 
