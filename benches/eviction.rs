@@ -29,6 +29,8 @@ const TURNOVER_MS: u64 = 10_000;
 const VALUE: [u8; 10] = [0; 10];
 /// Points that the default may miss more than an exact LRU (issue: data path, line 8).
 const WORSE_MAX: f64 = 1.0;
+/// Milliseconds between two looks at how long keys are kept, as a node's housekeeping does it.
+const PACE_MS: u64 = 100;
 /// Milliseconds between two words to a backup, by beacons.
 const BEACON_MS: u64 = 100;
 /// A backup that was promoted has so long to find its feet (line 8 too).
@@ -140,6 +142,8 @@ struct Ours {
     room: usize,
     asked: u64,
     effects: Effects,
+    /// When it was looked last how long keys are kept.
+    paced: u64,
 }
 
 /// What an object is called in so many slots.
@@ -155,7 +159,7 @@ impl Ours {
         let cost = cost(name(0, slots).len(), VALUE.len(), false);
         let mut store = Store::with_seed(Budget::new(cost * room as u64), 42).with_eviction(eviction);
         (0..SLOTS as u16).for_each(|s| store.set_role(Slot(s), role));
-        Ours { store, slots, room, asked: 0, effects: Effects::default() }
+        Ours { store, slots, room, asked: 0, effects: Effects::default(), paced: 0 }
     }
 
     fn now(&self) -> Now {
@@ -168,6 +172,10 @@ impl Ours {
         self.asked += 1;
         let (now, name) = (self.now(), name(key, self.slots));
         let slot = Slot::of_key(name.as_bytes());
+        if now.mono_ms >= self.paced + PACE_MS {
+            self.paced = now.mono_ms;
+            self.store.pace(now);
+        }
         let change = |store: &mut Store, effects: &mut Effects, f: &mut dyn FnMut(&mut Store, &mut Effects)| {
             effects.clear();
             f(store, effects);

@@ -1,7 +1,7 @@
 //! Scale-out and scale-in under paced load: what clients notice, and how fast data moves. `cargo bench --bench moves`.
 //!
 //! A round is a fresh cluster of three masters and three nodes with `MOVES_KEYS` (1,000,000) keys of 100 bytes, under
-//! `MOVES_RATE` (5,000) operations a second in all, half of them writes: `add`, `add`, `remove`, `remove`, one after the other.
+//! `MOVES_RATE` (5,000; 0 = nobody) operations a second in all, half of them writes: `add`, `add`, `remove`, `remove`, one after the other.
 //! `MOVES_ROUNDS` (5) rounds; medians over them. Latency is counted from when an operation was due (open loop).
 //!
 //! The connections are those of one client, as an application has them: MOVED is followed once, and makes a task of its own ask
@@ -69,11 +69,12 @@ struct Load {
 impl Load {
     fn start(c: &Cluster, keys: usize, rate: usize) -> Load {
         let (stop, phase) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        let every = Duration::from_secs(1) * CLIENTS as u32 / rate as u32;
+        let clients = if rate == 0 { 0 } else { CLIENTS };
+        let every = Duration::from_secs(1) * CLIENTS as u32 / rate.max(1) as u32;
         let mut mapper = Once::new((1..=5).map(|n| c.node_addr(n)).collect());
         mapper.map(c.node_addr(1)).expect("a slot map");
         let (moved, moves) = channel();
-        let threads = (0..CLIENTS)
+        let threads = (0..clients)
             .map(|w| {
                 let (stop, phase, mut client, moved) = (stop.clone(), phase.clone(), mapper.another(), moved.clone());
                 std::thread::spawn(move || {

@@ -224,6 +224,7 @@ async fn housekeeping(node: Arc<Node>) {
             node.follow_wall_clock();
             node.settle_quotas();
             node.fit_own();
+            node.pace();
             node.peers().iter().for_each(|p| node.fit(p));
         }
         if second >= Duration::from_secs(1) {

@@ -490,6 +490,12 @@ impl Node {
         }
     }
 
+    /// See [`Store::pace`](super::store::Store::pace).
+    pub fn pace(&self) {
+        let now = self.turn().now;
+        self.shards.iter().for_each(|shard| lock(shard).store.pace(now));
+    }
+
     /// Evicts what primaries hold above this node's own share of its memory.
     pub fn fit_own(&self) {
         if self.config.standalone {

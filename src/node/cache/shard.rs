@@ -178,8 +178,9 @@ impl Shard {
 
     /// Looks ahead for keys of commands that are about to run.
     pub fn warm<'k>(&self, keys: impl Iterator<Item = Wanted<'k>> + Clone, tell: impl FnMut(usize, u32)) {
-        keys.clone().for_each(|(_, slot, _)| prefetch::whole(&self.slots[slot]));
-        self.store.warm(keys, tell);
+        keys.clone().for_each(|(_, slot, _)| prefetch::one(&self.slots[slot]));
+        self.store.warm(keys.clone(), tell);
+        keys.for_each(|(_, slot, _)| self.slots[slot].targets().iter().for_each(prefetch::one));
     }
 
     /// What became of a held reply.

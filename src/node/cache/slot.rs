@@ -191,54 +191,55 @@ struct Giving {
     to: Ref,
     /// The `cver` at which this handover was first seen: from there on its target parks.
     asked: u64,
-    /// Nothing runs any more, whatever becomes of the target's lease: RELINQUISH may be on its way.
-    parked: bool,
 }
 
-/// One slot. `W` wakes someone whose reply is held.
+/// One slot. `W` wakes someone whose reply is held. What every command looks at lies in one cache line, for a node has
+/// thousands of slots and a command comes to any of them; the rest has a place of its own, from the first time it is needed.
 #[derive(Debug)]
+#[repr(align(64))]
 pub struct SlotRepl<P, W> {
     rank: Rank,
+    /// As backup: this node is the target of a handover.
+    receiving: bool,
+    /// As primary, during a handover: nothing runs any more, whatever becomes of the target's lease: RELINQUISH may be on its way.
+    parked: bool,
     pterm: u64,
-    cver: u64,
-    since: u64,
     seq: u64,
     confirmed: u64,
+    serve_after: Mono,
+    targets: Box<[Target<P>]>,
+    rare: Option<Box<Rare<W>>>,
+}
+
+/// What of a slot is looked at when it is written to, or changes hands.
+#[derive(Debug)]
+struct Rare<W> {
+    cver: u64,
+    since: u64,
     /// As learner: the pterm whose OPEN was taken.
     opened: u64,
     believed: Option<Ref>,
     /// Promises given to former believed primaries bind until then.
     covered_until: Mono,
-    serve_after: Mono,
     past: (u64, u64),
     /// As primary, during a handover.
     giving: Option<Giving>,
-    /// As backup: this node is the target of a handover.
-    receiving: bool,
-    targets: Vec<Target<P>>,
     waiters: VecDeque<(u64, W)>,
     /// It was the target of a handover, for a mutant.
     #[cfg(test)]
     was_receiving: bool,
 }
 
-impl<P, W> Default for SlotRepl<P, W> {
+impl<W> Default for Rare<W> {
     fn default() -> Self {
         Self {
-            rank: Rank::None,
-            pterm: 0,
             cver: 0,
             since: 0,
-            seq: 0,
-            confirmed: 0,
             opened: 0,
             believed: None,
             covered_until: Mono(0),
-            serve_after: Mono(0),
             past: (0, 0),
             giving: None,
-            receiving: false,
-            targets: Vec::new(),
             waiters: VecDeque::new(),
             #[cfg(test)]
             was_receiving: false,
@@ -246,10 +247,36 @@ impl<P, W> Default for SlotRepl<P, W> {
     }
 }
 
+impl<P, W> Default for SlotRepl<P, W> {
+    fn default() -> Self {
+        Self {
+            rank: Rank::None,
+            receiving: false,
+            parked: false,
+            pterm: 0,
+            seq: 0,
+            confirmed: 0,
+            serve_after: Mono(0),
+            targets: Box::default(),
+            rare: None,
+        }
+    }
+}
+
+impl<P, W> SlotRepl<P, W> {
+    fn rare(&self) -> Option<&Rare<W>> {
+        self.rare.as_deref()
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare<W> {
+        self.rare.get_or_insert_default()
+    }
+}
+
 impl<P: Leased, W> SlotRepl<P, W> {
     /// A slot served alone, without masters (`--standalone`).
     pub fn standalone() -> Self {
-        Self { rank: Rank::Primary, pterm: 1, cver: 1, since: 1, ..Self::default() }
+        Self { rank: Rank::Primary, pterm: 1, ..Self::default() }
     }
 
     /// What this node is to it.
@@ -264,7 +291,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
 
     /// Raft index of the slot's last change, as known here.
     pub fn cver(&self) -> u64 {
-        self.cver
+        self.rare().map_or(0, |r| r.cver)
     }
 
     /// Last seq assigned (primary) or applied (others).
@@ -293,7 +320,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
             // The target of a handover is about to be primary: who comes early waits rather than being sent back.
             return if self.receiving { Serving::Wait } else { Serving::No };
         }
-        if self.is_parked() || now < self.serve_after {
+        if self.parked || now < self.serve_after {
             return Serving::Wait;
         }
         let mut until = Mono(u64::MAX);
@@ -309,14 +336,9 @@ impl<P: Leased, W> SlotRepl<P, W> {
         Serving::Until(until)
     }
 
-    /// Whether this primary stopped serving for a handover.
-    fn is_parked(&self) -> bool {
-        self.giving.as_ref().is_some_and(|g| g.parked)
-    }
-
     /// Whether this primary is to give the slot away.
     pub fn is_giving(&self) -> bool {
-        self.giving.is_some()
+        self.rare().is_some_and(|r| r.giving.is_some())
     }
 
     /// Parks a slot that is to be given away, once its target parks too and everybody who answers beacons knows of the handover
@@ -324,13 +346,14 @@ impl<P: Leased, W> SlotRepl<P, W> {
     /// what RELINQUISH says, (cver, final seq). Once parked only a newer view frees this node, for a RELINQUISH may be
     /// committed at any time.
     pub fn relinquish(&mut self, now: Mono, known: u64) -> Option<(u64, u64)> {
-        let giving = self.giving.as_mut().filter(|_| now >= self.serve_after)?;
+        let rare = self.rare.as_deref()?;
+        let giving = rare.giving.as_ref().filter(|_| now >= self.serve_after)?;
         let knows = |t: &Target<P>| t.node == giving.to && t.peer.lease().cfg_index >= giving.asked;
-        if !giving.parked && (known < giving.asked || !self.targets.iter().any(knows)) {
+        if !self.parked && (known < giving.asked || !self.targets.iter().any(knows)) {
             return None;
         }
-        giving.parked = true;
-        (self.confirmed >= self.seq).then_some((self.cver, self.seq))
+        self.parked = true;
+        (self.confirmed >= self.seq).then_some((rare.cver, self.seq))
     }
 
     /// A command changed the slot: its item's seq.
@@ -347,30 +370,38 @@ impl<P: Leased, W> SlotRepl<P, W> {
 
     /// Remembers whom to wake when `seq` is decided.
     pub fn wait_for(&mut self, seq: u64, who: W) {
-        self.waiters.push_back((seq, who));
+        self.rare_mut().waiters.push_back((seq, who));
     }
 
     /// Takes out those whose seq is confirmed now.
     pub fn confirmed_waiters(&mut self) -> impl Iterator<Item = W> + '_ {
-        let n = self.waiters.iter().take_while(|(seq, _)| *seq <= self.confirmed).count();
-        self.waiters.drain(..n).map(|(_, w)| w)
+        let confirmed = self.confirmed;
+        self.rare.as_mut().into_iter().flat_map(move |rare| {
+            let n = rare.waiters.iter().take_while(|(seq, _)| *seq <= confirmed).count();
+            rare.waiters.drain(..n).map(|(_, w)| w)
+        })
     }
 
     /// Takes out everybody.
     pub fn all_waiters(&mut self) -> impl Iterator<Item = W> + '_ {
-        self.waiters.drain(..).map(|(_, w)| w)
+        self.rare.as_mut().into_iter().flat_map(|rare| rare.waiters.drain(..).map(|(_, w)| w))
     }
 
     /// What became of a reply that rests on `seq` at `pterm`.
     pub fn held(&self, pterm: u64, seq: u64) -> Held {
         let (at, confirmed) =
-            if self.rank == Rank::Primary && self.pterm == pterm { (pterm, self.confirmed) } else { self.past };
+            if self.rank == Rank::Primary && self.pterm == pterm { (pterm, self.confirmed) } else { self.past() };
         let lost = self.rank != Rank::Primary && mutant::is(Mutant::EmptyAckSet);
         match at == pterm && confirmed >= seq || lost {
             true => Held::Confirmed,
             false if self.rank == Rank::Primary && self.pterm == pterm => Held::Pending,
             false => Held::Lost,
         }
+    }
+
+    /// Its last primacy here: the pterm, and what was confirmed at it.
+    fn past(&self) -> (u64, u64) {
+        self.rare().map_or((0, 0), |r| r.past)
     }
 
     fn settle(&mut self) -> bool {
@@ -453,8 +484,10 @@ impl<P: Leased, W> SlotRepl<P, W> {
     fn remembers_handover(&mut self) -> bool {
         #[cfg(test)]
         {
-            self.was_receiving |= self.receiving;
-            self.was_receiving && mutant::is(Mutant::NoWaitRemembered)
+            let receiving = self.receiving;
+            let rare = self.rare_mut();
+            rare.was_receiving |= receiving;
+            rare.was_receiving && mutant::is(Mutant::NoWaitRemembered)
         }
         #[cfg(not(test))]
         false
@@ -463,7 +496,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
     /// What no primary may do: to wait no longer for a member that the masters did not take out.
     #[cfg(test)]
     pub fn go_solo(&mut self, without: &Ref) {
-        self.targets.retain(|t| &t.node != without);
+        let targets = std::mem::take(&mut self.targets);
+        self.targets = targets.into_iter().filter(|t| &t.node != without).collect();
         self.settle();
     }
 
@@ -485,14 +519,14 @@ impl<P: Leased, W> SlotRepl<P, W> {
                 let early = t.stage == Stage::Copying && mutant::is(Mutant::ReadyBeforeAckSet);
                 may_report && (t.stage == Stage::Ready || early) && !t.broken
             })
-            .map(|t| (&t.node, self.cver, t.since))
+            .map(|t| (&t.node, self.cver(), t.since))
     }
 
     /// As receiver: OPEN of a copy.
     pub fn on_open(&mut self, stream: &Stream, next_seq: u64) -> Accept {
         match self.receives(stream) {
             Accept::Apply if self.rank == Rank::Learner => {
-                self.opened = stream.pterm;
+                self.rare_mut().opened = stream.pterm;
                 self.seq = next_seq - 1;
                 Accept::Apply
             }
@@ -504,7 +538,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
     /// As receiver: a chunk of a copy.
     pub fn on_chunk(&self, stream: &Stream) -> Accept {
         match self.receives(stream) {
-            Accept::Apply if self.rank == Rank::Learner && self.opened == self.pterm => Accept::Apply,
+            Accept::Apply if self.rank == Rank::Learner && self.opened() == self.pterm => Accept::Apply,
             Accept::Apply => Accept::Refuse(Refusal::Gap(0)),
             other => other,
         }
@@ -516,7 +550,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
             Accept::Apply => {}
             other => return other,
         }
-        if self.rank == Rank::Learner && self.opened != self.pterm {
+        if self.rank == Rank::Learner && self.opened() != self.pterm {
             return Accept::Refuse(Refusal::Gap(0));
         }
         if seq == self.seq + 1 {
@@ -533,9 +567,13 @@ impl<P: Leased, W> SlotRepl<P, W> {
         self.seq += 1;
     }
 
+    fn opened(&self) -> u64 {
+        self.rare().map_or(0, |r| r.opened)
+    }
+
     fn receives(&self, stream: &Stream) -> Accept {
         let member = matches!(self.rank, Rank::InSync | Rank::Learner);
-        if member && stream.pterm == self.pterm && stream.since == self.since {
+        if member && stream.pterm == self.pterm && self.rare().is_some_and(|r| r.since == stream.since) {
             Accept::Apply
         } else {
             Accept::Refuse(Refusal::Stale)
@@ -552,16 +590,18 @@ impl<P: Leased, W> SlotRepl<P, W> {
         mut peer: impl FnMut(&Ref) -> P,
     ) -> Change {
         let mut change = Change::default();
-        if new.cver == self.cver {
+        if new.cver == self.cver() {
             return change;
         }
-        if self.believed != new.primary {
+        let skips_wait = self.remembers_handover();
+        let rare = self.rare.get_or_insert_default();
+        if rare.believed != new.primary {
             // Drafts: only the first promise binds.
-            let covered = self.covered_until > Mono(0) && mutant::is(Mutant::ReadyUnderPromise);
-            if let Some(p) = self.believed.as_ref().filter(|p| *p != me && !covered) {
-                self.covered_until = self.covered_until.max(promised(p));
+            let covered = rare.covered_until > Mono(0) && mutant::is(Mutant::ReadyUnderPromise);
+            if let Some(p) = rare.believed.as_ref().filter(|p| *p != me && !covered) {
+                rare.covered_until = rare.covered_until.max(promised(p));
             }
-            self.believed = new.primary.clone();
+            rare.believed = new.primary.clone();
         }
         let mine = new.replica(me);
         let rank = match mine {
@@ -578,35 +618,33 @@ impl<P: Leased, W> SlotRepl<P, W> {
             _ => mine.map_or(0, |r| r.since),
         };
         let any = mutant::is(Mutant::OldDataReturns) && [was, rank].contains(&Rank::Holder);
-        change.wipe = was != Rank::None && (rank == Rank::None || since != self.since && !any);
+        change.wipe = was != Rank::None && (rank == Rank::None || since != rare.since && !any);
         let gives = rank == Rank::Primary && new.handover_to.is_some();
         change.wipe |= gives && mutant::is(Mutant::WipeBeforeSwitch);
         // Fresh by configuration: nothing of the slot is here, nothing is expected.
         if change.wipe || (was == Rank::None && rank != Rank::None) {
             self.seq = 0;
-            self.opened = 0;
+            rare.opened = 0;
             if rank == Rank::InSync && since == new.pterm && !new.clean {
                 // Handed out empty with this node as its backup at once. A cut-off primary may hold a dead one's lease, so
                 // the new primary waits; this node waits as long, should it be promoted before that wait is over.
-                self.covered_until = self.covered_until.max(now.plus_ms(PROMISE_MS));
+                rare.covered_until = rare.covered_until.max(now.plus_ms(PROMISE_MS));
             }
         }
         let lost = was == Rank::Primary && (rank != Rank::Primary || new.pterm != self.pterm);
         if lost {
-            self.past = (self.pterm, self.confirmed);
-            self.targets.clear();
+            rare.past = (self.pterm, self.confirmed);
+            self.targets = Box::default();
             change.wake = true;
         }
         let gained = rank == Rank::Primary && (was != Rank::Primary || new.pterm != self.pterm);
         // A handover that follows another one unseen finds this node parked, and leaves it so.
-        let parked = self.giving.take().is_some_and(|g| g.parked && !gained);
-        let giving = |to: &Ref| Giving { to: to.clone(), asked: new.cver, parked };
-        self.giving = new.handover_to.as_ref().filter(|_| rank == Rank::Primary).map(giving);
+        self.parked &= gives && !gained;
+        rare.giving = new.handover_to.as_ref().filter(|_| gives).map(|to| Giving { to: to.clone(), asked: new.cver });
         self.receiving = rank == Rank::InSync && new.handover_to.as_ref() == Some(me);
-        let skips_wait = self.remembers_handover();
         self.rank = rank;
-        self.since = since;
-        self.cver = new.cver;
+        rare.since = since;
+        rare.cver = new.cver;
         self.pterm = new.pterm;
         change.rank = was != rank;
         if gained {
@@ -619,7 +657,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
                 // Handed out empty, or come back: whoever was primary before may hold a lease this node knows nothing of.
                 now.plus_ms(PROMISE_MS)
             } else {
-                self.covered_until
+                rare.covered_until
             };
         }
         if rank == Rank::Primary {
@@ -632,7 +670,8 @@ impl<P: Leased, W> SlotRepl<P, W> {
     }
 
     fn retarget(&mut self, new: &SlotState, me: &Ref, peer: &mut impl FnMut(&Ref) -> P) {
-        let mut old = std::mem::take(&mut self.targets);
+        let mut old = std::mem::take(&mut self.targets).into_vec();
+        let mut targets = Vec::new();
         let members =
             new.insync.iter().map(|r| (r, Stage::Live)).chain(new.learners.iter().map(|r| (r, Stage::Wanted)));
         for (r, fresh) in members.filter(|(r, _)| &r.node != me) {
@@ -655,10 +694,13 @@ impl<P: Leased, W> SlotRepl<P, W> {
             if fresh == Stage::Live {
                 target.stage = Stage::Live;
             }
-            self.targets.push(target);
+            targets.push(target);
         }
+        self.targets = targets.into();
     }
 }
+
+const _: () = assert!(size_of::<SlotRepl<std::sync::Arc<()>, ()>>() == 64);
 
 #[cfg(test)]
 #[path = "slot_tests.rs"]

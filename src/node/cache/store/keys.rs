@@ -22,8 +22,9 @@ const WASTE_MAX: usize = 3 * SLOTS - 1;
 /// Keys given back at once where there are more.
 const WASTE_SLICE: usize = 1024;
 
-/// What a slot with keys consists of.
+/// What a slot with keys consists of: one cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Body {
     /// Whose it is, or was.
     pub slot: Slot,
@@ -38,6 +39,8 @@ pub(super) struct Body {
     pub due: DueHead,
     pub position: Position,
 }
+
+const _: () = assert!(size_of::<Body>() == 64);
 
 impl Body {
     fn new(slot: Slot) -> Self {
@@ -92,11 +95,19 @@ impl Store {
         usize::from(self.heap.head(at).body())
     }
 
-    /// Counts as an access.
-    pub(super) fn bump(&mut self, at: u32) {
-        let body = self.body_of_item(at);
-        self.heap.set_accessed(at, self.tick.0);
-        self.eviction.used(&mut self.bodies[body].order, &mut self.heap, at);
+    /// Counts as an access; whether it matters to who keeps the same order.
+    #[inline]
+    pub(super) fn bump(&mut self, at: u32) -> bool {
+        let before = self.heap.used(at, self.tick.0);
+        let late = self.tick.age_of(before.accessed()) >= self.late_after;
+        let order = &mut self.bodies[usize::from(before.body())].order;
+        self.eviction.used(order, &mut self.heap, at, late)
+    }
+
+    /// Counts as an access that matters.
+    pub(super) fn renew(&mut self, at: u32) {
+        let before = self.heap.used(at, self.tick.0);
+        self.eviction.used(&mut self.bodies[usize::from(before.body())].order, &mut self.heap, at, true);
     }
 
     /// The key holds this value. `at` is its item if it has one.

@@ -55,7 +55,7 @@ use self::expiry::{Step, Wheel};
 use self::heap::{HEADER, Heap};
 use self::keys::{Body, NO_BODY};
 use self::memory::{DEADLINE_COST_MAX, Ledger};
-use self::policy::{ACCESS_MS, Tick};
+use self::policy::{ACCESS_MS, RENEWED_MAX, Tick};
 use self::pool::NIL;
 use self::touches::Touches;
 use super::effect::{Deadline, Effect, Effects, Malformed, Reader, Ttl};
@@ -65,6 +65,10 @@ use crate::proto::slot::{SLOTS, Slot};
 const STEPS_PER_KEY: usize = 4;
 /// Draws at entries before a random key is taken from a random slot: enough unless under 1 in 20 is a primary's.
 const RANDOM_KEY_DRAWS: usize = 64;
+
+/// A use is late this many ticks (a minute) after the one before, or after this part of how long keys are kept.
+const LATE_MAX: u32 = 60_000 / ACCESS_MS as u32;
+const LATE_DIVISOR: u32 = 16;
 
 /// Buckets that a walk asks for ahead.
 const SCAN_AHEAD: usize = 8;
@@ -210,6 +214,10 @@ pub struct Store {
     seed: u64,
     /// Of the turn.
     tick: Tick,
+    /// A use is late so many ticks after the one before ([`Store::pace`]).
+    late_after: u32,
+    /// Keys evicted when it was looked last.
+    evicted_before: u64,
     /// Where a big value is put together to be read.
     scratch: Vec<u8>,
 }
@@ -246,6 +254,8 @@ impl Store {
             random: Random(seed),
             seed,
             tick: Tick::default(),
+            late_after: 0,
+            evicted_before: 0,
             scratch: Vec::new(),
         }
     }
@@ -436,15 +446,46 @@ impl Store {
     /// A key to evict for this: about the first by the policy of those that would help; none if none would. It is evicted with
     /// [`Txn::evict`].
     pub fn victim(&mut self, need: NeedRoom) -> Option<(Slot, Box<[u8]>)> {
-        let Self { candidates, random, heap, tick, eviction, .. } = self;
-        let first = evict::draw(candidates.of(need.scope), random)
-            .filter_map(|slot| self.bodies.get(self.body_of[slot as usize] as usize))
-            .map(|body| eviction.first(&body.order, heap))
-            .max_by_key(|&at| tick.age_of(heap.head(at).accessed()))?;
+        let Self { candidates, random, heap, tick, eviction, touches, .. } = self;
+        let mut first = None;
+        for slot in evict::draw(candidates.of(need.scope), random) {
+            let Some(body) = self.bodies.get_mut(self.body_of[slot as usize] as usize) else { continue };
+            let backed = matches!(self.roles[slot as usize], Role::Primary { backed_at: 1.. });
+            let (mut renewed, mut n) = ([NIL; RENEWED_MAX], 0);
+            let at = eviction.first(&mut body.order, heap, *tick, |at| {
+                renewed[n] = at;
+                n += 1;
+            });
+            for &at in renewed[..n].iter().filter(|_| backed) {
+                touches.note(at, heap.head(at).hash());
+            }
+            let age = tick.age_of(heap.head(at).accessed());
+            if first.is_none_or(|(_, oldest)| age > oldest) {
+                first = Some((at, age));
+            }
+        }
+        let (first, _) = first?;
         let body = &mut self.bodies[heap.head(first).body() as usize];
         eviction.choose(&mut body.order, heap, first);
         let slot = body.slot;
         Some((slot, self.key(first).into()))
+    }
+
+    /// Looks how long keys are kept now, which says how exact the order of eviction must be: a use is late after a sixteenth of that,
+    /// and as long as there is room for much more, after [`LATE_MAX`]. To be called now and then; before, every use is late.
+    pub fn pace(&mut self, now: Now) {
+        let tick = Tick::of(now.mono_ms);
+        let budget = self.ledger.budget();
+        let roomy = budget.primary_used() / 3 < budget.primary_quota() / 4;
+        let evicts = std::mem::replace(&mut self.evicted_before, self.counters.evicted) != self.counters.evicted;
+        if roomy && !evicts {
+            self.late_after = LATE_MAX;
+            return;
+        }
+        let oldest = evict::draw(self.candidates.of(Scope::Own), &mut self.random)
+            .filter_map(|slot| self.bodies.get(self.body_of[slot as usize] as usize))
+            .map(|body| tick.age_of(self.heap.head(body.order.oldest()).accessed()));
+        self.late_after = oldest.max().map_or(LATE_MAX, |kept| kept / LATE_DIVISOR).min(LATE_MAX);
     }
 
     /// Keys of primary slots that are past their deadline, at most `max`, to be deleted through [`Store::txn`] (looking at one is
@@ -494,7 +535,7 @@ impl Store {
     pub fn touch_backup(&mut self, slot: Slot, key: &[u8]) {
         let at = self.find(slot, self.hash(key), key);
         if at != NIL && self.role(slot) == Role::Backup {
-            self.bump(at);
+            self.renew(at);
         }
     }
 

@@ -15,13 +15,6 @@ pub fn lines(bytes: &[u8], max: usize) {
     bytes.chunks(LINE).take(max).for_each(|line| hint(line.as_ptr()));
 }
 
-/// Asks for all lines of a value.
-#[inline(always)]
-pub fn whole<T>(value: &T) {
-    let at: *const u8 = std::ptr::from_ref(value).cast();
-    (0..size_of::<T>()).step_by(LINE).for_each(|n| hint(at.wrapping_add(n)));
-}
-
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]

@@ -1,11 +1,8 @@
-//! A sample of recent hits, for the backups: a promoted LRU is then warm. Costs the GET path a draw and now and then a store.
+//! Uses that changed the order of eviction, for the backups: a promoted one has nearly the same order then.
 
 use super::pool::NIL;
 
-/// One hit in so many is noted: a key that is asked for often is noted sooner or later, and only those matter.
-pub const TOUCH_SAMPLE: u64 = 8;
-/// Hits noted between two drains; then the oldest are forgotten. At 8 per note that is 32 Ki hits, more than a shard serves
-/// in the tenth of a second between beacons.
+/// Uses noted between two drains, a tenth of a second apart; then the oldest are forgotten.
 const NOTES: usize = 4096;
 
 /// An item, and its hash to know it again: the place may have another key when the note is read.

@@ -2,7 +2,6 @@
 
 use super::memory::DEADLINE_COST_MAX;
 use super::pool::NIL;
-use super::touches::TOUCH_SAMPLE;
 use super::{Meta, NeedRoom, Now, Role, Scope, Store};
 use crate::node::cache::effect::{Deadline, Effect, Effects, Ttl};
 use crate::proto::slot::Slot;
@@ -70,9 +69,7 @@ impl Txn<'_> {
             return None;
         }
         store.counters.hits += 1;
-        store.bump(at);
-        let backed = matches!(store.roles[self.slot.ix()], Role::Primary { backed_at: 1.. });
-        if backed && store.random.next().is_multiple_of(TOUCH_SAMPLE) {
+        if store.bump(at) && matches!(store.roles[self.slot.ix()], Role::Primary { backed_at: 1.. }) {
             store.touches.note(at, hash);
         }
         Some(at)

@@ -2,7 +2,7 @@
 //! before; the chains of several keys can wait at the same time.
 
 use super::pool::NIL;
-use super::{Eviction, Store, prefetch};
+use super::{Eviction, LATE_MAX, Store, prefetch};
 use crate::proto::slot::Slot;
 
 /// Keys warmed at once: a core keeps about so many loads in flight, and what is warmed must still be there when it is used.
@@ -23,7 +23,7 @@ impl Store {
         for (i, slot, key) in keys.take(WARM_MAX) {
             let at = usize::from(self.body_of[slot.ix()]);
             if let Some(body) = self.bodies.get(at) {
-                prefetch::whole(body);
+                prefetch::one(body);
                 hashes[n] = (at, self.hash(key));
                 tell(i, hashes[n].1);
                 n += 1;
@@ -37,7 +37,7 @@ impl Store {
         for (at, (body, hash)) in at.iter_mut().zip(bodies) {
             *at = (body.table.first(hash), hash);
             self.heap.prefetch(at.0, ITEM_LINES);
-            if self.eviction == Eviction::Lru {
+            if self.reorders() {
                 self.heap.prefetch(body.order.newest(), 1);
             }
         }
@@ -51,16 +51,24 @@ impl Store {
             }
         }
         // What a use moves in the list.
-        if self.eviction != Eviction::Lru {
+        if !self.reorders() {
             return;
         }
         for &(at, _) in &at[..n] {
             if at != NIL {
                 let head = self.heap.head(at);
+                if self.tick.age_of(head.accessed()) < self.late_after {
+                    continue;
+                }
                 self.heap.prefetch(head.newer, 1);
                 self.heap.prefetch(head.older, 1);
             }
         }
+    }
+
+    /// Whether a use is likely to move a key in its slot's list.
+    fn reorders(&self) -> bool {
+        self.eviction == Eviction::Lru && self.late_after < LATE_MAX
     }
 }
 

@@ -105,12 +105,15 @@ impl Heap {
         put_u32(self.slabs.bytes_mut(at), link as usize, to);
     }
 
-    /// It was used.
-    pub fn set_accessed(&mut self, at: u32, tick: u32) {
+    /// It was used now; its header before that.
+    #[inline(always)]
+    pub fn used(&mut self, at: u32, tick: u32) -> Head {
         let bytes = self.slabs.bytes_mut(at);
-        let mut head = Head::read(bytes);
+        let before = Head::read(bytes);
+        let mut head = before;
         head.set_accessed(tick);
         head.write(bytes);
+        before
     }
 
     /// A policy marks it, or takes the mark away.

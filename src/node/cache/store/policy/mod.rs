@@ -6,7 +6,7 @@ mod sieve;
 mod tick;
 
 pub use list::List;
-pub use lru::Lru;
+pub use lru::{Lru, RENEWED_MAX};
 pub use sieve::Sieve;
 pub use tick::{ACCESS_MS, Tick};
 
@@ -19,11 +19,13 @@ use super::heap::Heap;
 
 /// How a slot's keys are ordered. A new key comes in at the new end of the list under all of them.
 pub trait Policy {
-    /// The key was used: read, written, touched.
-    fn used(list: &mut List, heap: &mut Heap, at: u32);
+    /// The key was used: read, written, touched; `late`: for the first time in a good part of what keys are kept for. Whether it
+    /// matters enough for those to be told who keep the same order.
+    fn used(list: &mut List, heap: &mut Heap, at: u32, late: bool) -> bool;
 
-    /// Which key would go first, or [`NIL`](super::pool::NIL); changes nothing.
-    fn first(list: &List, heap: &Heap) -> u32;
+    /// Which key would go first, or [`NIL`](super::pool::NIL). A policy may put right what it sees on the way; it tells of what it
+    /// takes to the new end.
+    fn first(list: &mut List, heap: &mut Heap, tick: Tick, renewed: impl FnMut(u32)) -> u32;
 
     /// It is that key's turn, which [`Policy::first`] told just now.
     fn choose(list: &mut List, heap: &mut Heap, at: u32);
@@ -73,18 +75,18 @@ impl Eviction {
 
     /// See [`Policy::used`].
     #[inline(always)]
-    pub fn used(self, list: &mut List, heap: &mut Heap, at: u32) {
+    pub fn used(self, list: &mut List, heap: &mut Heap, at: u32, late: bool) -> bool {
         match self {
-            Self::Lru => Lru::used(list, heap, at),
-            Self::Sieve => Sieve::used(list, heap, at),
+            Self::Lru => Lru::used(list, heap, at, late),
+            Self::Sieve => Sieve::used(list, heap, at, late),
         }
     }
 
     /// See [`Policy::first`].
-    pub fn first(self, list: &List, heap: &Heap) -> u32 {
+    pub fn first(self, list: &mut List, heap: &mut Heap, tick: Tick, renewed: impl FnMut(u32)) -> u32 {
         match self {
-            Self::Lru => Lru::first(list, heap),
-            Self::Sieve => Sieve::first(list, heap),
+            Self::Lru => Lru::first(list, heap, tick, renewed),
+            Self::Sieve => Sieve::first(list, heap, tick, renewed),
         }
     }
 

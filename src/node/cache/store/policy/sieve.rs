@@ -4,7 +4,7 @@
 
 use super::super::heap::Heap;
 use super::super::pool::NIL;
-use super::{List, Policy};
+use super::{List, Policy, Tick};
 
 /// A hand passes so many marked keys at most for one that goes; then the one it has reached goes, marked or not. Else the first
 /// eviction after all keys of a slot were used would look at each of them.
@@ -16,11 +16,15 @@ pub struct Sieve;
 
 impl Policy for Sieve {
     #[inline(always)]
-    fn used(_: &mut List, heap: &mut Heap, at: u32) {
-        heap.set_marked(at, true);
+    fn used(_: &mut List, heap: &mut Heap, at: u32, late: bool) -> bool {
+        let known = heap.head(at).marked();
+        if !known {
+            heap.set_marked(at, true);
+        }
+        late || !known
     }
 
-    fn first(list: &List, heap: &Heap) -> u32 {
+    fn first(list: &mut List, heap: &mut Heap, _: Tick, _: impl FnMut(u32)) -> u32 {
         let mut at = start(list);
         for _ in 0..PASSED_MAX {
             if at == NIL || !heap.head(at).marked() {
