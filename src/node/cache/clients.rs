@@ -45,6 +45,8 @@ impl Client {
 #[derive(Debug, Default)]
 pub struct Clients {
     all: Mutex<BTreeMap<u64, Arc<Client>>>,
+    /// Those that were seen waiting since they were last found not to: thousands of idle ones are not looked at.
+    listed: Mutex<Vec<Arc<Client>>>,
     next: AtomicU64,
 }
 
@@ -77,7 +79,9 @@ impl Clients {
 
     /// It ended.
     pub fn leave(&self, id: u64) {
-        lock(&self.all).remove(&id);
+        if let Some(client) = lock(&self.all).remove(&id) {
+            client.waiter.waiting.store(false, Ordering::SeqCst);
+        }
     }
 
     /// How many.
@@ -100,13 +104,70 @@ impl Clients {
         doomed.len()
     }
 
+    /// Says whether it holds replies or a parked command.
+    pub fn waits(&self, client: &Arc<Client>, waiting: bool) {
+        let Waiter { waiting: flag, listed, .. } = &*client.waiter;
+        if !waiting {
+            return flag.store(false, Ordering::Release);
+        }
+        // Before `listed` is looked at: whoever takes it from the list looks at this afterwards.
+        flag.store(true, Ordering::SeqCst);
+        if !listed.load(Ordering::SeqCst) && !listed.swap(true, Ordering::SeqCst) {
+            lock(&self.listed).push(client.clone());
+        }
+    }
+
     /// Wakes all that hold replies or a parked command.
     pub fn nudge_all(&self) {
-        lock(&self.all).values().for_each(|c| c.waiter.nudge());
+        lock(&self.listed).retain(|client| {
+            let Waiter { waiting, listed, .. } = &*client.waiter;
+            if waiting.load(Ordering::SeqCst) {
+                client.waiter.wake();
+                return true;
+            }
+            listed.store(false, Ordering::SeqCst);
+            // It may have begun to wait just now, and believed that it is listed still.
+            waiting.load(Ordering::SeqCst) && !listed.swap(true, Ordering::SeqCst)
+        });
     }
 
     /// How many hold replies or a parked command.
     pub fn waiting(&self) -> u64 {
         lock(&self.all).values().filter(|c| c.waiter.waiting.load(Ordering::Relaxed)).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Waker};
+
+    use super::super::waiter::Ear;
+    use super::*;
+
+    #[test]
+    fn a_nudge_is_for_those_who_wait_and_others_are_not_looked_at() {
+        let clients = Clients::default();
+        let admit = || clients.admit(9, String::new(), String::new(), -1, 0).unwrap();
+        let ((state, a), (_, b)) = (admit(), admit());
+        let (mut ear_a, mut ear_b) = (Ear::default(), Ear::default());
+        let cx = Context::from_waker(Waker::noop());
+        let mut heard = || (ear_a.hears(&a.waiter, &cx), ear_b.hears(&b.waiter, &cx));
+        for _ in 0..2 {
+            clients.waits(&a, true);
+            clients.waits(&a, true);
+            clients.nudge_all();
+            clients.nudge_all();
+            assert_eq!((heard(), heard()), ((true, false), (false, false)));
+            assert_eq!(lock(&clients.listed).len(), 1);
+            clients.waits(&a, false);
+            clients.nudge_all();
+            assert_eq!(heard(), (false, false));
+            assert!(lock(&clients.listed).is_empty());
+        }
+        // Of one that is gone nothing is kept.
+        clients.waits(&a, true);
+        clients.leave(state.id);
+        clients.nudge_all();
+        assert!(lock(&clients.listed).is_empty());
     }
 }

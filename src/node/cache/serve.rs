@@ -663,7 +663,7 @@ impl Core {
     /// Whether more is to be read now; tells the sweeps whether this connection waits for anything.
     fn reads(&self) -> bool {
         let backlog = self.node.backlogged.load(Ordering::Acquire);
-        self.client.waiter.waiting.store(!self.is_idle() || backlog, Ordering::Release);
+        self.node.clients.waits(&self.client, !self.is_idle() || backlog);
         !self.closing && self.parked_since.is_none() && self.has_room() && !backlog
     }
 

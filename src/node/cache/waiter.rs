@@ -11,8 +11,10 @@ use super::shard::lock;
 pub struct Waiter {
     told: AtomicBool,
     waker: Mutex<Option<Waker>>,
-    /// It holds replies or a parked command: sweeps look only at these.
+    /// It holds replies or a parked command: sweeps wake only these.
     pub waiting: AtomicBool,
+    /// Sweeps look at it.
+    pub listed: AtomicBool,
 }
 
 impl Waiter {
@@ -21,13 +23,6 @@ impl Waiter {
         self.told.store(true, Ordering::Release);
         if let Some(waker) = &*lock(&self.waker) {
             waker.wake_by_ref();
-        }
-    }
-
-    /// Wakes it if it waits for anything.
-    pub fn nudge(&self) {
-        if self.waiting.load(Ordering::Acquire) {
-            self.wake();
         }
     }
 }
@@ -79,17 +74,5 @@ mod tests {
             }
         }
         task.await.expect("it ends");
-    }
-
-    #[test]
-    fn a_nudge_is_for_those_who_wait() {
-        let (waiter, mut ear) = (Waiter::default(), Ear::default());
-        let cx = Context::from_waker(Waker::noop());
-        waiter.nudge();
-        assert!(!ear.hears(&waiter, &cx));
-        waiter.waiting.store(true, Ordering::Release);
-        waiter.nudge();
-        waiter.nudge();
-        assert!(ear.hears(&waiter, &cx) && !ear.hears(&waiter, &cx));
     }
 }

@@ -75,7 +75,7 @@ impl Store {
     /// The key's item, or [`NIL`].
     pub(super) fn find(&self, slot: Slot, hash: u32, key: &[u8]) -> u32 {
         let Some(body) = self.body(slot) else { return NIL };
-        body.table.find(&self.heap, hash, |at| self.heap.key(at) == key)
+        self.heap.find(body.table.first(hash), hash, key)
     }
 
     pub(super) fn key(&self, at: u32) -> &[u8] {

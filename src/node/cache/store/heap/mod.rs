@@ -94,6 +94,28 @@ impl Heap {
         Head::read(self.slabs.bytes(at))
     }
 
+    /// The item of a key and its hash in the chain that begins at `at`, or [`NIL`].
+    #[inline(always)]
+    pub fn find(&self, mut at: u32, hash: u32, key: &[u8]) -> u32 {
+        while at != NIL {
+            let bytes = self.slabs.bytes(at);
+            let head = Head::read(bytes);
+            if head.hash() == hash && self.key_of(bytes, head.lens) == key {
+                return at;
+            }
+            at = head.chain;
+        }
+        NIL
+    }
+
+    #[inline(always)]
+    fn key_of<'a>(&'a self, bytes: &'a [u8], lens: Lens) -> &'a [u8] {
+        match lens.kind() {
+            Kind::Inline => &bytes[lens.payload()..][..lens.key_len()],
+            _ => self.outer(bytes, lens).0,
+        }
+    }
+
     /// The header of what may be gone.
     pub fn get(&self, at: u32) -> Option<Head> {
         self.slabs.get(at)
@@ -142,11 +164,7 @@ impl Heap {
     #[inline(always)]
     pub fn key(&self, at: u32) -> &[u8] {
         let bytes = self.slabs.bytes(at);
-        let lens = Lens(u32_at(bytes, LENS));
-        match lens.kind() {
-            Kind::Inline => &bytes[lens.payload()..][..lens.key_len()],
-            _ => self.outer(bytes, lens).0,
-        }
+        self.key_of(bytes, Lens(u32_at(bytes, LENS)))
     }
 
     /// The value. A big one is put together in `scratch`.

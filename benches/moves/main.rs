@@ -4,13 +4,17 @@
 //! `MOVES_RATE` (5,000; 0 = nobody) operations a second in all, half of them writes: `add`, `add`, `remove`, `remove`, one after the other.
 //! `MOVES_ROUNDS` (5) rounds; medians over them. Latency is counted from when an operation was due (open loop).
 //!
+//! With `MOVES_PEERS=1` every round ends with the same scale-out from three primaries to four by somebody else, on the same machine
+//! in the same minute: without load Valkey's `CLUSTER MIGRATESLOTS`, under load `redis-cli --cluster rebalance`.
+//!
 //! The connections are those of one client, as an application has them: MOVED is followed once, and makes a task of its own ask
 //! for the slot map again; every other error counts. A round fails
 //! if a client met an error or an acknowledged write is gone, if other slots moved than were planned, or if what an operation
 //! says of itself ever falls or ends elsewhere than at all of it.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../../tests/common/mod.rs"]
 mod common;
+mod peers;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -24,6 +28,7 @@ use cachectl::proto::control::{Empty, Message};
 use cachectl::proto::net::client::{MasterClient, Repeat, Waits};
 use cachectl::proto::value::Value;
 use common::{Cluster, Once, text};
+use peers::Peer;
 use serde_json::Value as Json;
 
 const CLIENTS: usize = 16;
@@ -217,6 +222,7 @@ impl Watcher {
 /// What one operation came to.
 struct Moved {
     seconds: f64,
+    /// Copied: to a new primary or to a new backup.
     keys: u64,
     bytes: u64,
 }
@@ -314,12 +320,21 @@ fn round(keys: usize, rate: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), Stri
 fn main() -> ExitCode {
     let var = |name: &str, own: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(own);
     let (keys, rate, rounds) = (var("MOVES_KEYS", 1_000_000), var("MOVES_RATE", 5000), var("MOVES_ROUNDS", 5));
+    let peer = (var("MOVES_PEERS", 0) > 0).then_some(if rate == 0 { Peer::MigrateSlots } else { Peer::Rebalance });
+    let mut beside = Vec::new();
     let mut out = vec![Vec::new(); STEPS.len()];
     for n in 1..=rounds {
         println!("round {n}: {keys} keys, {rate} operations a second");
         if let Err(why) = round(keys, rate, &mut out) {
             println!("  FAILED: {why}");
             return ExitCode::FAILURE;
+        }
+        match peer.map(|peer| peers::keys_per_second(peer, keys, rate)).transpose() {
+            Ok(speed) => beside.extend(speed),
+            Err(why) => {
+                println!("  FAILED: {why}");
+                return ExitCode::FAILURE;
+            }
         }
     }
     let mut failed = false;
@@ -332,6 +347,17 @@ fn main() -> ExitCode {
             "{command} {arg} ({from} to {to} nodes), median of {rounds}: {seconds:.2} s, {keys_s:.0} keys/s, p99 {p99:.2} ms beside \
              {quiet:.2} quiet: {}",
             if fits { "within max(3 x quiet, 3 ms)" } else { "TOO LONG" }
+        );
+    }
+    if let Some(peer) = peer {
+        let ours: Vec<f64> = out[0].iter().map(|r| r[1]).collect();
+        let primaries: Vec<f64> = out[0].iter().map(|r| keys as f64 / 4.0 / r[0]).collect();
+        let (ours, primaries, theirs) = (median(ours), median(primaries), median(beside));
+        println!(
+            "3 to 4: {ours:.0} keys/s copied ({primaries:.0} primary keys/s), {}: {theirs:.0} keys/s; {:.2} x ({:.2} x)",
+            peer.name(),
+            ours / theirs,
+            primaries / theirs
         );
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
