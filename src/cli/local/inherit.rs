@@ -19,3 +19,20 @@ pub fn close_on_exec() {
         let _ = fcntl_setfd(borrowed, FdFlags::CLOEXEC);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::{dup, fcntl_getfd};
+
+    use super::*;
+
+    #[test]
+    fn what_was_left_open_is_closed_in_children() {
+        // A plain dup is what a careless parent leaves behind.
+        let left = dup(std::fs::File::open("/dev/null").unwrap()).unwrap();
+        assert_eq!(fcntl_getfd(&left).unwrap(), FdFlags::empty());
+        close_on_exec();
+        assert_eq!(fcntl_getfd(&left).unwrap(), FdFlags::CLOEXEC);
+        assert!(!fcntl_getfd(std::io::stderr()).unwrap().contains(FdFlags::CLOEXEC), "the standard three stay");
+    }
+}

@@ -1,19 +1,12 @@
 //! Runs of bytes in arenas of one size: best fit, neighbours joined, and where holes add up the runs of an arena slide together
 //! or move out of it. A run's handle stays when it moves.
 
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
-use std::ops::{Deref, DerefMut};
-
-use memmap2::{Advice, MmapMut};
 
 use super::super::pool::NIL;
 
 /// Bytes of one arena: large enough that 64 KiB values fill it to 97 %, small against the least memory a node is given.
 const ARENA: u32 = 2 << 20;
-/// From so many arenas on they may lie in large pages: lookups then rarely wait for the page table, for up to an arena's memory
-/// that is resident before it is used.
-const LARGE_FROM: usize = 8;
 /// Runs begin and end at multiples of this.
 const GRAIN: usize = 64;
 /// Wasted bytes (resident and in no run) that are left be before an arena slides together, which costs up to an arena's copy:
@@ -48,48 +41,12 @@ struct Tile {
 
 #[derive(Debug, Default)]
 struct Arena {
-    bytes: Bytes,
-    /// Bytes from here on were never used, and are not resident but by the grace of large pages.
-    touched: u32,
+    /// As long as it was ever used; the rest of its capacity was never touched and is not resident.
+    bytes: Vec<u8>,
     /// In order and without space between; two gaps are never neighbours.
     tiles: Vec<Tile>,
     /// Bytes of all gaps.
     free: u32,
-}
-
-/// An arena's memory, straight from the kernel: zeroed, aligned to large pages where kernels do that (Linux 6.7), and given back
-/// as soon as it goes. An arena without runs has none.
-#[derive(Debug, Default)]
-struct Bytes(Option<MmapMut>);
-
-impl Bytes {
-    fn map() -> Self {
-        let none = |_| std::alloc::handle_alloc_error(std::alloc::Layout::new::<[u8; ARENA as usize]>());
-        Self(Some(MmapMut::map_anon(ARENA as usize).unwrap_or_else(none)))
-    }
-
-    /// Asks for large pages; a kernel without them has none to give.
-    fn enlarge_pages(&self) {
-        if let Some(map) = &self.0 {
-            let _ = map.advise(Advice::HugePage);
-        }
-    }
-}
-
-impl Deref for Bytes {
-    type Target = [u8];
-
-    #[inline(always)]
-    fn deref(&self) -> &[u8] {
-        self.0.as_deref().unwrap_or_default()
-    }
-}
-
-impl DerefMut for Bytes {
-    #[inline(always)]
-    fn deref_mut(&mut self) -> &mut [u8] {
-        self.0.as_deref_mut().unwrap_or_default()
-    }
 }
 
 /// All runs.
@@ -209,15 +166,9 @@ impl Runs {
             (self.arenas.len() - 1) as u32
         });
         let a = &mut self.arenas[arena as usize];
-        a.bytes = Bytes::map();
+        a.bytes.reserve_exact(ARENA as usize);
         a.tiles.push(Tile { at: 0, size: ARENA, run: NIL });
         a.free = ARENA;
-        let held = self.arenas.len() - self.free_arenas.len();
-        match held.cmp(&LARGE_FROM) {
-            Ordering::Less => {}
-            Ordering::Equal => self.arenas.iter().for_each(|a| a.bytes.enlarge_pages()),
-            Ordering::Greater => self.arenas[arena as usize].bytes.enlarge_pages(),
-        }
         self.gaps.insert((ARENA, arena, 0));
         (arena, 0)
     }
@@ -278,9 +229,11 @@ impl Runs {
         }
         a.free -= size;
         self.used += u64::from(size);
-        let end = at + size;
-        self.touched += u64::from(end.saturating_sub(a.touched));
-        a.touched = a.touched.max(end);
+        let end = (at + size) as usize;
+        if a.bytes.len() < end {
+            self.touched += (end - a.bytes.len()) as u64;
+            a.bytes.resize(end, 0);
+        }
     }
 
     /// Makes the run that begins at `at` a gap, one with its neighbours; an arena without runs goes.
@@ -327,7 +280,7 @@ impl Runs {
         let last = self.arenas[arena as usize].tiles.iter().rev().find(|t| t.run != NIL).copied();
         let Some(tile) = last else {
             // Empty: its memory goes.
-            self.touched -= u64::from(self.arenas[arena as usize].touched);
+            self.touched -= self.arenas[arena as usize].bytes.len() as u64;
             self.arenas[arena as usize] = Arena::default();
             self.free_arenas.push(arena);
             self.emptying = None;
@@ -355,7 +308,7 @@ impl Arena {
 
     /// Resident and in no run.
     fn wasted(&self) -> u32 {
-        (self.touched + self.free).saturating_sub(ARENA)
+        (self.bytes.len() as u32 + self.free).saturating_sub(ARENA)
     }
 
     fn gaps(&self) -> impl Iterator<Item = &Tile> {
@@ -387,8 +340,8 @@ impl Runs {
                 after_gap = t.run == NIL;
             }
             assert_eq!((at, here), (ARENA, a.free));
-            touched += u64::from(a.touched);
-            assert_eq!(a.wasted(), a.touched - (ARENA - here));
+            touched += a.bytes.len() as u64;
+            assert_eq!(a.wasted(), a.bytes.len() as u32 - (ARENA - here));
         }
         assert_eq!((touched, used), (self.touched, self.used));
         assert_eq!(gaps, self.gaps);
@@ -429,14 +382,14 @@ mod tests {
                 put += len;
             }
             runs.check();
-            let resident: u64 = runs.arenas.iter().map(|a| u64::from(a.touched)).sum();
-            assert!(resident <= runs.used + runs.used / 12 + u64::from(ARENA), "{resident} {}", runs.used);
+            let resident: usize = runs.arenas.iter().map(|a| a.bytes.len()).sum();
+            assert!(resident as u64 <= runs.used + runs.used / 12 + u64::from(ARENA), "{resident} {}", runs.used);
         }
         for (run, tag, _) in held.drain(..) {
             assert!(runs.bytes(run).iter().all(|&b| b == tag));
             runs.free(run);
         }
         runs.check();
-        assert!(runs.arenas.iter().filter(|a| a.bytes.0.is_some()).count() <= 1);
+        assert!(runs.arenas.iter().filter(|a| a.bytes.capacity() > 0).count() <= 1);
     }
 }
