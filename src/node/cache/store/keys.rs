@@ -99,7 +99,7 @@ impl Store {
     #[inline]
     pub(super) fn bump(&mut self, at: u32) -> bool {
         let before = self.heap.used(at, self.tick.0);
-        let late = self.tick.age_of(before.accessed()) >= self.late_after;
+        let late = self.windows.late(before.body().into(), before.accessed(), self.tick);
         let order = &mut self.bodies[usize::from(before.body())].order;
         self.eviction.used(order, &mut self.heap, at, late)
     }

@@ -55,7 +55,7 @@ use self::expiry::{Step, Wheel};
 use self::heap::{HEADER, Heap};
 use self::keys::{Body, NO_BODY};
 use self::memory::{DEADLINE_COST_MAX, Ledger};
-use self::policy::{ACCESS_MS, RENEWED_MAX, Tick};
+use self::policy::{ACCESS_MS, RENEWED_MAX, Tick, Windows};
 use self::pool::NIL;
 use self::touches::Touches;
 use super::effect::{Deadline, Effect, Effects, Malformed, Reader, Ttl};
@@ -66,9 +66,8 @@ const STEPS_PER_KEY: usize = 4;
 /// Draws at entries before a random key is taken from a random slot: enough unless under 1 in 20 is a primary's.
 const RANDOM_KEY_DRAWS: usize = 64;
 
-/// A use is late this many ticks (a minute) after the one before, or after this part of how long keys are kept.
-const LATE_MAX: u32 = 60_000 / ACCESS_MS as u32;
-const LATE_DIVISOR: u32 = 16;
+/// Windows in the time that keys are kept for, at least.
+const WINDOWS_KEPT: u32 = 16;
 
 /// Buckets that a walk asks for ahead.
 const SCAN_AHEAD: usize = 8;
@@ -214,8 +213,8 @@ pub struct Store {
     seed: u64,
     /// Of the turn.
     tick: Tick,
-    /// A use is late so many ticks after the one before ([`Store::pace`]).
-    late_after: u32,
+    /// The first use in each moves a key ([`Store::pace`]).
+    windows: Windows,
     /// Keys evicted when it was looked last.
     evicted_before: u64,
     /// Where a big value is put together to be read.
@@ -254,7 +253,7 @@ impl Store {
             random: Random(seed),
             seed,
             tick: Tick::default(),
-            late_after: 0,
+            windows: Windows::None,
             evicted_before: 0,
             scratch: Vec::new(),
         }
@@ -471,21 +470,21 @@ impl Store {
         Some((slot, self.key(first).into()))
     }
 
-    /// Looks how long keys are kept now, which says how exact the order of eviction must be: a use is late after a sixteenth of that,
-    /// and as long as there is room for much more, after [`LATE_MAX`]. To be called now and then; before, every use is late.
+    /// Looks how long keys are kept now, which says how exact the order of eviction must be: windows are at most a sixteenth of
+    /// that, and the longest as long as there is room for much more. To be called now and then; before, every use moves its key.
     pub fn pace(&mut self, now: Now) {
         let tick = Tick::of(now.mono_ms);
         let budget = self.ledger.budget();
         let roomy = budget.primary_used() / 3 < budget.primary_quota() / 4;
         let evicts = std::mem::replace(&mut self.evicted_before, self.counters.evicted) != self.counters.evicted;
         if roomy && !evicts {
-            self.late_after = LATE_MAX;
+            self.windows = Windows::LONGEST;
             return;
         }
         let oldest = evict::draw(self.candidates.of(Scope::Own), &mut self.random)
             .filter_map(|slot| self.bodies.get(self.body_of[slot as usize] as usize))
             .map(|body| tick.age_of(self.heap.head(body.order.oldest()).accessed()));
-        self.late_after = oldest.max().map_or(LATE_MAX, |kept| kept / LATE_DIVISOR).min(LATE_MAX);
+        self.windows = oldest.max().map_or(Windows::LONGEST, |kept| Windows::up_to(kept / WINDOWS_KEPT));
     }
 
     /// Keys of primary slots that are past their deadline, at most `max`, to be deleted through [`Store::txn`] (looking at one is

@@ -1,8 +1,9 @@
 //! Brings what the next commands will need into the CPU's caches: a lookup is a chain of loads, each of which waits for the one
 //! before; the chains of several keys can wait at the same time.
 
+use super::policy::Windows;
 use super::pool::NIL;
-use super::{Eviction, LATE_MAX, Store, prefetch};
+use super::{Eviction, Store, prefetch};
 use crate::proto::slot::Slot;
 
 /// Keys warmed at once: a core keeps about so many loads in flight, and what is warmed must still be there when it is used.
@@ -57,18 +58,17 @@ impl Store {
         for &(at, _) in &at[..n] {
             if at != NIL {
                 let head = self.heap.head(at);
-                if self.tick.age_of(head.accessed()) < self.late_after {
-                    continue;
+                if self.windows.late(head.body().into(), head.accessed(), self.tick) {
+                    self.heap.prefetch(head.newer, 1);
+                    self.heap.prefetch(head.older, 1);
                 }
-                self.heap.prefetch(head.newer, 1);
-                self.heap.prefetch(head.older, 1);
             }
         }
     }
 
     /// Whether a use is likely to move a key in its slot's list.
     fn reorders(&self) -> bool {
-        self.eviction == Eviction::Lru && self.late_after < LATE_MAX
+        self.eviction == Eviction::Lru && self.windows != Windows::LONGEST
     }
 }
 

@@ -1,7 +1,7 @@
-//! The least recently used key goes first. A use takes the key to the new end of its slot's list, but only the first use in a good
-//! part of what keys are kept for ([`Store::pace`](super::super::Store::pace) says how much that is): a hit on a key that is asked
-//! for all the time writes to that key alone and needs no memory of its neighbours. Such a key comes to the old end with a time of
-//! last use that is newer than its neighbour's, and is taken to the new end there.
+//! The least recently used key goes first. A use takes the key to the new end of its slot's list, but only the first use in a
+//! window of time ([`Store::pace`](super::super::Store::pace) says how long they are): a hit on a key that is asked for all the time
+//! writes to that key alone and needs no memory of its neighbours. A key that comes to the old end with a time of last use that is
+//! newer than its neighbour's was used when windows were long, and is taken to the new end there.
 
 use super::super::heap::Heap;
 use super::super::pool::NIL;

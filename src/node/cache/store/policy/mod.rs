@@ -8,7 +8,7 @@ mod tick;
 pub use list::List;
 pub use lru::{Lru, RENEWED_MAX};
 pub use sieve::Sieve;
-pub use tick::{ACCESS_MS, Tick};
+pub use tick::{ACCESS_MS, Tick, Windows};
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,7 +19,7 @@ use super::heap::Heap;
 
 /// How a slot's keys are ordered. A new key comes in at the new end of the list under all of them.
 pub trait Policy {
-    /// The key was used: read, written, touched; `late`: for the first time in a good part of what keys are kept for. Whether it
+    /// The key was used: read, written, touched; `late`: for the first time in one of the [`Windows`]. Whether it
     /// matters enough for those to be told who keep the same order.
     fn used(list: &mut List, heap: &mut Heap, at: u32, late: bool) -> bool;
 
