@@ -78,3 +78,28 @@ impl NodeConfig {
         (at(self.listen), at(self.peer_listen))
     }
 }
+
+#[cfg(test)]
+impl NodeConfig {
+    /// One that runs nowhere yet.
+    pub fn example(id: NodeId) -> Self {
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self {
+            id,
+            listen: anywhere,
+            peer_listen: anywhere,
+            announce: None,
+            masters: Vec::new(),
+            data: "unused".into(),
+            memory: 64 << 20,
+            threads: 1,
+            zone: String::new(),
+            weight: 1.0,
+            eviction: Eviction::default(),
+            standby: false,
+            drain_timeout: Duration::from_secs(25),
+            insecure_bind: false,
+            standalone: false,
+        }
+    }
+}

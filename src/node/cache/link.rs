@@ -254,7 +254,7 @@ mod tests {
     use crate::node::cache::replica::Replica as Receiver;
     use crate::node::cache::shard::Ran;
     use crate::node::cache::store::{NeedRoom, Scope, Txn};
-    use crate::node::config::{Eviction, NodeConfig};
+    use crate::node::config::NodeConfig;
     use crate::proto::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
     use crate::proto::slot::SLOTS;
     use crate::proto::slot::Slot;
@@ -266,24 +266,8 @@ mod tests {
     }
 
     fn node() -> Arc<Node> {
-        let anywhere = "127.0.0.1:0".parse().unwrap();
-        let config = NodeConfig {
-            id: NodeId::new("n1").unwrap(),
-            listen: anywhere,
-            peer_listen: anywhere,
-            announce: None,
-            masters: vec!["127.0.0.1:1".into()],
-            data: "unused".into(),
-            memory: 1 << 20,
-            threads: 1,
-            zone: String::new(),
-            weight: 1.0,
-            eviction: Eviction::default(),
-            standby: false,
-            drain_timeout: Duration::ZERO,
-            insecure_bind: false,
-            standalone: false,
-        };
+        let example = NodeConfig::example(NodeId::new("n1").unwrap());
+        let config = NodeConfig { memory: 1 << 20, ..example };
         Arc::new(Node::new(life("n1"), config, mpsc::unbounded_channel().0))
     }
 

@@ -1,7 +1,7 @@
 //! A cache node: primary and backup LRUs, clients, peers. This page starts its threads and ends its lives.
 //!
-//! Threads: **control** (this one: heartbeats, beacons, configurations) and one **data** thread per `--threads` (clients, links,
-//! copies). The data path never waits for the control path; both meet in [`node::Node`].
+//! Threads: **control** (this one: heartbeats, beacons, configurations) and up to `--threads` **data** threads (clients, links,
+//! copies; [`spread`] says how many have clients). The data path never waits for the control path; both meet in [`node::Node`].
 
 pub mod beacon;
 pub mod beat;
@@ -19,6 +19,7 @@ pub mod replica;
 pub mod serve;
 pub mod shard;
 pub mod slot;
+pub mod spread;
 pub mod stats;
 pub mod store;
 pub mod waiter;
@@ -42,7 +43,9 @@ use self::beat::{Ended, Masters};
 use self::copy::Demand;
 use self::node::Node;
 use self::peer::PeerRef;
+use self::serve::Guest;
 use self::shard::lock;
+use self::spread::{Doors, Meter, Spread};
 use self::wire::Inbox;
 use super::config::NodeConfig;
 use super::home::Home;
@@ -77,11 +80,13 @@ const LINGER_QUIET: Duration = Duration::from_secs(5);
 const LAST_TURNS: usize = 3;
 
 /// What the control thread hands to a data thread.
-enum Job {
+pub enum Job {
     /// Keep a link to this peer.
     Link(PeerRef),
     /// A peer dialled.
     Inbound { from: Ref, acked: u64, stream: std::net::TcpStream, inbox: Inbox },
+    /// A client whose home is there now.
+    Client(Box<Guest>),
 }
 
 /// Runs a cache node until `shutdown` turns true or a planned stop; blocks.
@@ -106,19 +111,18 @@ pub fn run(config: NodeConfig, shutdown: watch::Receiver<bool>) -> anyhow::Resul
         let node = Arc::new(Node::new(me, config.clone(), new_peers));
         let over = watch::Sender::new(false);
         let end = thread::scope(|scope| {
-            let mut jobs = Vec::new();
-            for (n, listener) in clients.iter().enumerate() {
+            let (senders, receivers): (Vec<_>, Vec<_>) = clients.iter().map(|_| mpsc::unbounded_channel()).unzip();
+            let doors = Arc::new(Doors::new(senders));
+            for ((n, listener), jobs) in clients.iter().enumerate().zip(receivers) {
                 let listener = listener.try_clone()?;
-                let (tx, rx) = mpsc::unbounded_channel();
-                jobs.push(tx);
-                let (node, over) = (node.clone(), over.subscribe());
+                let (node, doors, over) = (node.clone(), doors.clone(), over.subscribe());
                 thread::Builder::new()
                     .name(format!("data-{n}"))
-                    .spawn_scoped(scope, move || data_thread(n, &node, listener, rx, over))?;
+                    .spawn_scoped(scope, move || data_thread(n, &node, &doors, listener, jobs, over))?;
             }
             let end = LocalSet::new().block_on(
                 &runtime,
-                control(&node, &home, &mut masters, peers.try_clone()?, arrivals, jobs, shutdown.clone()),
+                control(&node, &home, &mut masters, peers.try_clone()?, arrivals, doors, shutdown.clone()),
             );
             over.send_replace(true);
             end
@@ -165,20 +169,21 @@ async fn control(
     masters: &mut Masters,
     peers: TcpListener,
     mut arrivals: mpsc::UnboundedReceiver<PeerRef>,
-    jobs: Vec<mpsc::UnboundedSender<Job>>,
+    doors: Arc<Doors>,
     mut shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<LifeEnd> {
     spawn_local(housekeeping(node.clone()));
-    let jobs = Arc::new(jobs);
-    spawn_local(accept_peers(node.clone(), tokio::net::TcpListener::from_std(peers)?, jobs.clone()));
+    if node.config.threads > 1 {
+        spawn_local(spread_clients(node.clone(), doors.clone()));
+    }
+    spawn_local(accept_peers(node.clone(), tokio::net::TcpListener::from_std(peers)?, doors.clone()));
     let starter = {
         let node = node.clone();
         async move {
             while let Some(peer) = arrivals.recv().await {
                 debug!(peer = %peer.node, addr = peer.addr, "a new peer");
                 spawn_local(beacon::run(node.clone(), peer.clone()));
-                let thread = usize::from(peer.group) % jobs.len();
-                let _ = jobs[thread].send(Job::Link(peer));
+                doors.send(doors.of_link(peer.group.into()), Job::Link(peer));
             }
         }
     };
@@ -240,11 +245,35 @@ async fn housekeeping(node: Arc<Node>) {
     }
 }
 
-async fn accept_peers(node: Arc<Node>, listener: tokio::net::TcpListener, jobs: Arc<Vec<mpsc::UnboundedSender<Job>>>) {
+/// Says over how many data threads clients are spread.
+async fn spread_clients(node: Arc<Node>, doors: Arc<Doors>) {
+    let mut tick = interval(spread::PERIOD);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut spread, mut meter) = (Spread::new(node.config.threads), Meter::new());
+    let mut commands = None;
+    loop {
+        tick.tick().await;
+        // Nobody looks at a node that does nothing.
+        let now = Some(node.counters.commands.load(Ordering::Relaxed));
+        if std::mem::replace(&mut commands, now) == now && doors.active() == 1 {
+            continue;
+        }
+        // Where the kernel does not tell, all take part.
+        if let Some(load) = meter.look(&doors) {
+            let active = spread.step(load);
+            if active != doors.active() {
+                debug!(active, ?load, moved = doors.moved(), "clients are spread anew");
+                doors.set_active(active);
+            }
+        }
+    }
+}
+
+async fn accept_peers(node: Arc<Node>, listener: tokio::net::TcpListener, doors: Arc<Doors>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                spawn_local(greet(node.clone(), stream, jobs.clone()));
+                spawn_local(greet(node.clone(), stream, doors.clone()));
             }
             Err(e) if matches!(e.raw_os_error(), Some(9 | 22)) => {
                 // EBADF, EINVAL: the listener is lost, and with it the proof that this process lives.
@@ -259,7 +288,7 @@ async fn accept_peers(node: Arc<Node>, listener: tokio::net::TcpListener, jobs: 
     }
 }
 
-async fn greet(node: Arc<Node>, mut stream: TcpStream, jobs: Arc<Vec<mpsc::UnboundedSender<Job>>>) {
+async fn greet(node: Arc<Node>, mut stream: TcpStream, doors: Arc<Doors>) {
     let mut inbox = Inbox::default();
     match wire::http(&mut stream, &mut inbox).await {
         Ok(None) => {}
@@ -279,8 +308,8 @@ async fn greet(node: Arc<Node>, mut stream: TcpStream, jobs: Arc<Vec<mpsc::Unbou
         }
         Purpose::Data => {
             let Ok(stream) = stream.into_std() else { return };
-            let thread = greeting.from.incarnation.0 as usize % jobs.len();
-            let _ = jobs[thread].send(Job::Inbound { from: greeting.from, acked: greeting.acked, stream, inbox });
+            let thread = doors.of_link(greeting.from.incarnation.0 as usize);
+            doors.send(thread, Job::Inbound { from: greeting.from, acked: greeting.acked, stream, inbox });
         }
     }
 }
@@ -288,6 +317,7 @@ async fn greet(node: Arc<Node>, mut stream: TcpStream, jobs: Arc<Vec<mpsc::Unbou
 fn data_thread(
     n: usize,
     node: &Arc<Node>,
+    doors: &Arc<Doors>,
     listener: TcpListener,
     jobs: mpsc::UnboundedReceiver<Job>,
     mut over: watch::Receiver<bool>,
@@ -299,14 +329,15 @@ fn data_thread(
             std::process::abort();
         }
     };
+    doors.arrived(n);
     LocalSet::new().block_on(&runtime, async {
         if n == 0 {
             spawn_local(expire(node.clone()));
             spawn_local(give_back(node.clone()));
         }
-        spawn_local(run_jobs(node.clone(), jobs));
+        spawn_local(run_jobs(node.clone(), doors.clone(), n, jobs));
         tokio::select! {
-            e = accept_clients(node, listener) => {
+            e = accept_clients(node, doors, n, listener) => {
                 error!(error = %e, "the client listener is lost");
                 std::process::abort();
             }
@@ -338,7 +369,7 @@ async fn ended(node: &Node, over: &mut watch::Receiver<bool>) {
     }
 }
 
-async fn accept_clients(node: &Arc<Node>, listener: TcpListener) -> std::io::Error {
+async fn accept_clients(node: &Arc<Node>, doors: &Arc<Doors>, n: usize, listener: TcpListener) -> std::io::Error {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(l) => l,
         Err(e) => return e,
@@ -346,7 +377,7 @@ async fn accept_clients(node: &Arc<Node>, listener: TcpListener) -> std::io::Err
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                spawn_local(serve::serve(node.clone(), stream));
+                spawn_local(serve::serve(node.clone(), doors.clone(), n, stream));
             }
             Err(e) if matches!(e.raw_os_error(), Some(9 | 22)) => return e,
             Err(e) => {
@@ -357,7 +388,7 @@ async fn accept_clients(node: &Arc<Node>, listener: TcpListener) -> std::io::Err
     }
 }
 
-async fn run_jobs(node: Arc<Node>, mut jobs: mpsc::UnboundedReceiver<Job>) {
+async fn run_jobs(node: Arc<Node>, doors: Arc<Doors>, n: usize, mut jobs: mpsc::UnboundedReceiver<Job>) {
     while let Some(job) = jobs.recv().await {
         match job {
             Job::Link(peer) => {
@@ -367,6 +398,9 @@ async fn run_jobs(node: Arc<Node>, mut jobs: mpsc::UnboundedReceiver<Job>) {
             Job::Inbound { from, acked, stream, inbox } => {
                 let Ok(stream) = TcpStream::from_std(stream) else { continue };
                 spawn_local(replica::serve(node.clone(), from, acked, stream, inbox));
+            }
+            Job::Client(guest) => {
+                spawn_local(guest.stay(node.clone(), doors.clone(), n));
             }
         }
     }

@@ -14,6 +14,7 @@ use std::task::Poll;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
+use super::Job;
 use super::clients::Client;
 use super::command::{self, ConnCtx, ConnState, ErrorReply, Keyed, Kind, NodeCtx, Spec, error};
 use super::heat::SAMPLE;
@@ -22,6 +23,7 @@ use super::node::Node;
 use super::peer::BACKLOG_MAX;
 use super::shard::{Ran, Turn, lock};
 use super::slot::Held;
+use super::spread::Doors;
 use super::store::{WARM_MAX, Wanted};
 use super::waiter::Ear;
 use crate::node::clock::Mono;
@@ -84,8 +86,8 @@ struct HeldReply {
     json: Option<u64>,
 }
 
-/// Serves one connection until either side ends it.
-pub async fn serve(node: Arc<Node>, stream: TcpStream) {
+/// Serves one connection, which arrived at this thread, until either side ends it or its home is another thread.
+pub async fn serve(node: Arc<Node>, doors: Arc<Doors>, thread: usize, stream: TcpStream) {
     let name = |a: io::Result<std::net::SocketAddr>| a.map(|a| a.to_string()).unwrap_or_default();
     let (addr, laddr) = (name(stream.peer_addr()), name(stream.local_addr()));
     node.counters.connections.fetch_add(1, Ordering::Relaxed);
@@ -98,18 +100,48 @@ pub async fn serve(node: Arc<Node>, stream: TcpStream) {
         let _ = stream.try_write(&out);
         return;
     };
-    let id = state.id;
     let _ = stream.set_nodelay(true);
-    // Whatever ended it, there is nobody left to tell.
     let session = Session::new(node.clone(), state, client);
-    let _ = Connection { stream, session, ear: Ear::default() }.run().await;
-    node.clients.leave(id);
+    stay(&node, &doors, thread, stream, session).await;
+}
+
+/// A connection on its way to another thread.
+pub struct Guest {
+    stream: std::net::TcpStream,
+    session: Session,
+}
+
+impl Guest {
+    /// Serves it on this thread, where it has arrived.
+    pub async fn stay(self: Box<Self>, node: Arc<Node>, doors: Arc<Doors>, thread: usize) {
+        let Self { stream, session } = *self;
+        match TcpStream::from_std(stream) {
+            Ok(stream) => stay(&node, &doors, thread, stream, session).await,
+            Err(_) => node.clients.leave(session.core.state.id),
+        }
+    }
+}
+
+async fn stay(node: &Arc<Node>, doors: &Doors, thread: usize, stream: TcpStream, session: Session) {
+    let id = session.core.state.id;
+    let mut connection = Connection { stream, session, ear: Ear::default(), thread, spread: 0 };
+    let end = connection.run(doors).await;
+    let Connection { stream, session, .. } = connection;
+    match (end, stream.into_std()) {
+        (Ok(Some(home)), Ok(stream)) => doors.send(home, Job::Client(Box::new(Guest { stream, session }))),
+        // Whatever ended it, there is nobody left to tell.
+        _ => node.clients.leave(id),
+    }
 }
 
 struct Connection {
     stream: TcpStream,
     session: Session,
     ear: Ear,
+    /// Where it is.
+    thread: usize,
+    /// Over how many threads clients were spread when it was looked last.
+    spread: usize,
 }
 
 /// A connection without its socket: bytes in, commands run, bytes out. No I/O.
@@ -208,7 +240,8 @@ enum Step {
 }
 
 impl Connection {
-    async fn run(&mut self) -> io::Result<()> {
+    /// Until either side ends it, or until its home is another thread.
+    async fn run(&mut self, doors: &Doors) -> io::Result<Option<usize>> {
         let mut eof = false;
         loop {
             let turn = self.session.core.node.turn();
@@ -219,7 +252,16 @@ impl Connection {
             let full = core.flush(&self.stream)?;
             let idle = core.is_idle();
             if core.client.kill.load(Ordering::Acquire) || (core.closing || eof) && !full && idle {
-                return Ok(());
+                return Ok(None);
+            }
+            // Between two commands it can go elsewhere.
+            if doors.active() != self.spread && idle && !full {
+                self.spread = doors.active();
+                let home = doors.home(core.state.id);
+                if home != self.thread {
+                    self.session.give_back();
+                    return Ok(Some(home));
+                }
             }
             let read = !eof && core.reads();
             self.session.give_back();
@@ -233,7 +275,7 @@ impl Connection {
 
     /// Waits until there is something to read (and reads it), room to write, or somebody who wakes this connection.
     async fn wait(&mut self, read: bool, write: bool) -> io::Result<Event> {
-        let Self { stream, session, ear } = self;
+        let Self { stream, session, ear, .. } = self;
         poll_fn(|cx| {
             if ear.hears(&session.core.client.waiter, cx) || write && stream.poll_write_ready(cx)?.is_ready() {
                 return Poll::Ready(Ok(Event::Other));

@@ -25,7 +25,7 @@ use crate::node::cache::slot::Leased;
 use crate::node::cache::store::Store;
 use crate::node::cache::wire::{GREETING_MAX, Inbox};
 use crate::node::clock::Mono;
-use crate::node::config::{Eviction, NodeConfig};
+use crate::node::config::NodeConfig;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::control::{LearnerReady, Message};
 use crate::proto::frame::{self, Frame};
@@ -228,21 +228,10 @@ impl Proc {
         let me = Ref { id: self.id.clone(), incarnation: Incarnation(net.rng.random_range(1..u64::MAX)) };
         let (client, peer) = addr(self.ix);
         let config = NodeConfig {
-            id: self.id.clone(),
             listen: client.parse().unwrap(),
             peer_listen: peer.parse().unwrap(),
-            announce: None,
-            masters: Vec::new(),
-            data: "unused".into(),
-            memory: 64 << 20,
-            threads: 1,
-            zone: String::new(),
-            weight: 1.0,
-            eviction: Eviction::default(),
             standby: self.standby,
-            drain_timeout: std::time::Duration::from_secs(25),
-            insecure_bind: false,
-            standalone: false,
+            ..NodeConfig::example(self.id.clone())
         };
         let (tx, arrivals) = mpsc::unbounded_channel();
         let seed = net.rng.random();
