@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 
 use cachectl::node::cache::effect::{Deadline, Effects, Ttl};
-use cachectl::node::cache::store::{Budget, Now, Role, Store, WARM_MAX, cost, cost_of};
+use cachectl::node::cache::store::{Budget, Now, Role, Store, WARM_MAX, Wanted, cost, cost_of};
 use cachectl::proto::slot::{SLOTS, Slot};
 
 /// What is run when nothing is named.
@@ -123,7 +123,8 @@ fn speed(value_len: usize, ttl: bool) {
     time("get, hit, 16 ahead", ITEMS, |n| {
         if ahead.is_empty() {
             ahead.extend((0..WARM_MAX).map(|_| pick(ITEMS)));
-            store.warm(ahead.iter().map(|key| (0, Slot::of_key(key), key.as_slice())), |_, _| {});
+            let mut wanted: Vec<_> = ahead.iter().map(|key| Wanted::new(0, Slot::of_key(key), key)).collect();
+            store.warm(&mut wanted);
         }
         let key = ahead.pop().unwrap_or_default();
         assert!(store.txn(Slot::of_key(&key), now(ITEMS + n), &mut fx).get(&key).is_some());

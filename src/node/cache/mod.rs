@@ -250,16 +250,16 @@ async fn spread_clients(node: Arc<Node>, doors: Arc<Doors>) {
     let mut tick = interval(spread::PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut spread, mut meter) = (Spread::new(node.config.threads), Meter::new());
-    let mut commands = None;
+    let mut before = 0;
     loop {
         tick.tick().await;
         // Nobody looks at a node that does nothing.
-        let now = Some(node.counters.commands.load(Ordering::Relaxed));
-        if std::mem::replace(&mut commands, now) == now && doors.active() == 1 {
+        let commands = node.counters.commands.load(Ordering::Relaxed);
+        if std::mem::replace(&mut before, commands) == commands && doors.active() == 1 {
             continue;
         }
         // Where the kernel does not tell, all take part.
-        if let Some(load) = meter.look(&doors) {
+        if let Some(load) = meter.look(&doors, commands) {
             let active = spread.step(load);
             if active != doors.active() {
                 debug!(active, ?load, moved = doors.moved(), "clients are spread anew");

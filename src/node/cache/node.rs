@@ -15,7 +15,7 @@ use super::command::{self, ClusterView, Settings, Slowlog};
 use super::heat::Heat;
 use super::host::Calls;
 use super::peer::{Granted, Peer, PeerRef};
-use super::shard::{Shard, Turn, lock};
+use super::shard::{self, Shard, Turn, lock};
 use super::slot::Rank;
 use super::stats::Counters;
 use super::store::{Budget, Now, Scope, Store, Wanted};
@@ -139,7 +139,7 @@ impl Node {
         store: impl Fn(Arc<Budget>) -> Store,
     ) -> Self {
         // One shard per thread would make every cross-thread command wait; several per thread keep the locks short of waiters.
-        let count = if config.threads == 1 { 1 } else { config.threads * 4 };
+        let count = if config.threads == 1 { 1 } else { config.threads * 2 };
         let budget = Budget::new(config.memory);
         let standalone = config.standalone;
         let shards =
@@ -523,15 +523,9 @@ impl Node {
         }
     }
 
-    /// Looks ahead for numbered keys of commands that are about to run, and tells hashes.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = Wanted<'k>> + Clone, mut tell: impl FnMut(usize, u32)) {
-        let count = self.shards.len();
-        for (i, shard) in self.shards.iter().enumerate() {
-            let mine = keys.clone().filter(|(_, slot, _)| count == 1 || slot.ix() % count == i);
-            if count == 1 || mine.clone().nth(1).is_some() {
-                lock(shard).warm(mine, &mut tell);
-            }
-        }
+    /// Looks ahead for keys of commands that are about to run.
+    pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
+        shard::warm(&self.shards, wanted);
     }
 
     /// The masters say that this life is over. Believed at once if no view showed it as a member yet: then it holds nothing. A

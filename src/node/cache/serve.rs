@@ -380,13 +380,13 @@ fn warm_wanted(node: &Node) {
             *alone = ALONE_TURNS;
         } else {
             let mut from = 0;
-            let mut wanted: [Wanted<'_>; WARM_MAX] = [(0, Slot(0), &[]); WARM_MAX];
+            let mut wanted = [Wanted::NONE; WARM_MAX];
             for batch in keys.chunks(WARM_MAX) {
                 for (to, &(slot, end)) in wanted.iter_mut().zip(batch) {
-                    *to = (0, slot, &bytes[from..end]);
+                    *to = Wanted::new(0, slot, &bytes[from..end]);
                     from = end;
                 }
-                node.warm(wanted[..batch.len()].iter().copied(), |_, _| {});
+                node.warm(&mut wanted[..batch.len()]);
             }
         }
         keys.clear();
@@ -581,22 +581,20 @@ impl Input {
 
     fn warm(&mut self, node: &Node) {
         let mut at = self.start;
-        let mut keys: [Wanted<'_>; WARM_MAX] = [(0, Slot(0), &[]); WARM_MAX];
+        let mut keys = [Wanted::NONE; WARM_MAX];
         let mut n = 0;
-        for (i, ahead) in self.ahead.iter_mut().enumerate() {
+        for (i, ahead) in self.ahead.iter().enumerate() {
             if let Some(key) = ahead.glance.second(&self.buf[at..]) {
                 let slot = Slot::of_key(key);
-                ahead.first = Some(First { slot, hash: None });
-                keys[n] = (i, slot, key);
+                keys[n] = Wanted::new(i, slot, key);
                 n += 1;
             }
             at += ahead.glance.len;
         }
-        node.warm(keys[..n].iter().copied(), |i, hash| {
-            if let Some(first) = &mut self.ahead[i].first {
-                first.hash = Some(hash);
-            }
-        });
+        node.warm(&mut keys[..n]);
+        for w in &keys[..n] {
+            self.ahead[w.n].first = Some(First { slot: w.slot, hash: w.hash });
+        }
     }
 
     fn resp_command(&mut self, core: &mut Core, turn: Turn, until: &mut Mono) -> Option<Step> {

@@ -1,13 +1,13 @@
 //! One shard: its keys and the replication of its slots, behind one short lock. No I/O: bytes go to peers' queues.
 
 use std::ops::{Index, IndexMut};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
-use super::store::{NeedRoom, Now, Role, Scope, Store, Txn, Wanted, prefetch};
+use super::store::{NeedRoom, Now, Role, STEPS, Scope, Store, Txn, Wanted, prefetch};
 use super::waiter::Waiter;
 use crate::node::clock::Mono;
 use crate::node::mutant::{self, Mutant};
@@ -177,10 +177,25 @@ impl Shard {
     }
 
     /// Looks ahead for keys of commands that are about to run.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = Wanted<'k>> + Clone, tell: impl FnMut(usize, u32)) {
-        keys.clone().for_each(|(_, slot, _)| prefetch::one(&self.slots[slot]));
-        self.store.warm(keys.clone(), tell);
-        keys.for_each(|(_, slot, _)| self.slots[slot].targets().iter().for_each(prefetch::one));
+    pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
+        wanted.iter().for_each(|w| prefetch::one(&self.slots[w.slot]));
+        self.store.warm(wanted);
+        wanted.iter().for_each(|w| self.to_targets(w));
+    }
+
+    /// One of [`STEPS`]; first and last for what is known of a slot beside its keys.
+    fn warm_step(&self, step: usize, w: &mut Wanted<'_>) {
+        if step == 0 {
+            prefetch::one(&self.slots[w.slot]);
+        }
+        STEPS[step](&self.store, w);
+        if step == STEPS.len() - 1 {
+            self.to_targets(w);
+        }
+    }
+
+    fn to_targets(&self, w: &Wanted<'_>) {
+        self.slots[w.slot].targets().iter().for_each(prefetch::one);
     }
 
     /// What became of a held reply.
@@ -467,4 +482,19 @@ enum Evicted {
 /// Locks, ignoring poison: a panic aborts the process before anyone could see half-changed data.
 pub fn lock<T>(m: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Looks ahead for keys of several shards: a step for all of them, then the next.
+pub fn warm(shards: &[Mutex<Shard>], wanted: &mut [Wanted<'_>]) {
+    if let [shard] = shards {
+        return lock(shard).warm(wanted);
+    }
+    let shard_of = |w: &Wanted<'_>| w.slot.ix() % shards.len();
+    wanted.sort_unstable_by_key(shard_of);
+    for step in 0..STEPS.len() {
+        for mine in wanted.chunk_by_mut(|a, b| shard_of(a) == shard_of(b)) {
+            let shard = lock(&shards[shard_of(&mine[0])]);
+            mine.iter_mut().for_each(|w| shard.warm_step(step, w));
+        }
+    }
 }

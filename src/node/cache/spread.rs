@@ -1,7 +1,8 @@
 //! Over how many of its data threads a node spreads its clients. A thread that has much to do does it in large batches: two that
 //! share the work wake twice as often, for half as much each, and each waking costs more than a small command. So clients are
-//! together on as few threads as can carry them, more threads take part only while cores of the machine idle, and fewer where
-//! threads wait for cores. [`Spread`] decides; [`Meter`] looks; a connection moves by itself, between two commands.
+//! together on as few threads as can carry them. More threads take part where these are busy and cores of the machine idle, if
+//! that proves to get more done; fewer where no core idles, if that proves to get as much done. [`Spread`] decides;
+//! [`Meter`] looks; a connection moves by itself, between two commands.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,28 +16,33 @@ use super::Job;
 use super::shard::lock;
 
 /// How often it is looked.
-pub const PERIOD: Duration = Duration::from_millis(250);
+pub const PERIOD: Duration = Duration::from_millis(100);
 /// So many looks in a row say the same before anything changes.
-const LOOKS: u32 = 2;
+const LOOKS: u32 = 4;
 /// Threads are busy above this part of their time each: more take part.
 const BUSY: f64 = 0.7;
-/// Cores that idle, at least, for that.
+/// Cores that idle, at least, for that. Where less does, threads are in the way of others or of each other: one less takes part.
 const IDLE_MIN: f64 = 0.5;
-/// Fewer would be busy for less than this part of their time: one less takes part.
+/// Fewer would be busy for less than this part of their time: likewise, and for that no proof is needed.
 const SLACK: f64 = 0.45;
-/// Threads wait for a core for more than this part of their time, and less than that of a core idles: likewise.
-const WAITING: f64 = 0.25;
-const IDLE_NONE: f64 = 0.15;
+/// A change is kept up if the looks that follow, the first aside, see so many times as many commands a second as before.
+const GAIN_OF_MORE: f64 = 1.1;
+const GAIN_OF_FEWER: f64 = 0.98;
+/// What is this far from it after two looks has failed already.
+const HOPELESS: f64 = 0.9;
+/// It is not tried again for so many looks (10 s), after each failure twice as many, up to 5 minutes.
+const REST_MIN: u32 = 100;
+const REST_MAX: u32 = 3000;
 
-/// What was seen over a period, all in cores.
+/// What was seen over a period. All but the rate in cores.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Load {
     /// What threads that take part used, in sum.
     pub busy: f64,
-    /// What they waited for a core, in sum.
-    pub waited: f64,
     /// What nobody on this machine used of the cores this process may run on.
     pub idle: f64,
+    /// Commands a second.
+    pub rate: f64,
 }
 
 /// Decides how many threads take part.
@@ -44,32 +50,118 @@ pub struct Load {
 pub struct Spread {
     threads: usize,
     active: usize,
-    /// Looks in a row that said: more, fewer.
-    said: (u32, u32),
+    more: Reason,
+    fewer: Reason,
+    /// Looks in a row that said that fewer are enough.
+    slack: u32,
+    trial: Option<Trial>,
+}
+
+/// Why another number of threads may be better.
+#[derive(Debug)]
+struct Reason {
+    /// Looks in a row that said so, and the commands a second they saw, in sum.
+    looks: u32,
+    sum: f64,
+    /// Looks until it may be tried, and how many there will be after that if it fails.
+    rest: u32,
+    next_rest: u32,
+}
+
+/// Another number takes part than before, to see whether it helps.
+#[derive(Debug)]
+struct Trial {
+    from: usize,
+    /// Commands a second that prove it.
+    needed: f64,
+    looks: u32,
+    sum: f64,
+}
+
+impl Reason {
+    fn new() -> Self {
+        Self { looks: 0, sum: 0.0, rest: 0, next_rest: REST_MIN }
+    }
+
+    /// Commands a second, once it was said often enough in a row.
+    fn said(&mut self, says: bool, rate: f64) -> Option<f64> {
+        self.rest = self.rest.saturating_sub(1);
+        if !says || self.rest > 0 {
+            (self.looks, self.sum) = (0, 0.0);
+            return None;
+        }
+        self.looks += 1;
+        self.sum += rate;
+        let mean = self.sum / f64::from(self.looks);
+        (self.looks >= LOOKS).then(|| {
+            (self.looks, self.sum) = (0, 0.0);
+            mean
+        })
+    }
+
+    fn proved(&mut self, right: bool) {
+        if right {
+            self.next_rest = REST_MIN;
+        } else {
+            self.rest = self.next_rest;
+            self.next_rest = (self.next_rest * 2).min(REST_MAX);
+        }
+    }
 }
 
 impl Spread {
     /// One of so many takes part.
     pub fn new(threads: usize) -> Self {
-        Self { threads, active: 1, said: (0, 0) }
+        Self { threads, active: 1, more: Reason::new(), fewer: Reason::new(), slack: 0, trial: None }
     }
 
     /// A period went by; how many take part in the next.
     pub fn step(&mut self, load: Load) -> usize {
-        let active = self.active as f64;
-        let more = self.active < self.threads && load.busy > BUSY * active && load.idle >= IDLE_MIN;
-        let crowded = load.waited > WAITING * active && load.idle < IDLE_NONE;
-        let fewer = self.active > 1 && (load.busy < SLACK * (active - 1.0) || crowded);
-        let count = |says: bool, before: u32| if says { before + 1 } else { 0 };
-        self.said = (count(more, self.said.0), count(fewer, self.said.1));
-        if self.said.0 >= LOOKS {
-            self.active = (self.active * 2).min(self.threads);
-            self.said = (0, 0);
-        } else if self.said.1 >= LOOKS {
-            self.active -= 1;
-            self.said = (0, 0);
+        match self.trial.take() {
+            Some(trial) => self.judge(trial, load),
+            None => self.look(load),
         }
         self.active
+    }
+
+    fn judge(&mut self, mut trial: Trial, load: Load) {
+        // Clients are on their way during the first look.
+        trial.sum += if trial.looks > 0 { load.rate } else { 0.0 };
+        trial.looks += 1;
+        let counted = trial.looks - 1;
+        let mean = trial.sum / f64::from(counted.max(1));
+        if counted == 0 || counted < LOOKS && mean >= trial.needed * HOPELESS {
+            self.trial = Some(trial);
+            return;
+        }
+        // Fewer that have time left do what there is to do.
+        let enough = self.active < trial.from && load.busy < BUSY * self.active as f64;
+        let right = mean >= trial.needed || enough;
+        if self.active > trial.from { &mut self.more } else { &mut self.fewer }.proved(right);
+        if !right {
+            self.active = trial.from;
+        }
+    }
+
+    fn look(&mut self, load: Load) {
+        let active = self.active as f64;
+        let scarce = self.active < self.threads && load.busy > BUSY * active && load.idle >= IDLE_MIN;
+        let crowded = self.active > 1 && load.idle < IDLE_MIN;
+        let slack = self.active > 1 && load.busy < SLACK * (active - 1.0);
+        self.slack = if slack { self.slack + 1 } else { 0 };
+        let more = self.more.said(scarce, load.rate);
+        let fewer = self.fewer.said(crowded, load.rate);
+        let trial = |from, needed| Some(Trial { from, needed, looks: 0, sum: 0.0 });
+        if self.slack >= LOOKS {
+            self.slack = 0;
+            self.active -= 1;
+        } else if let Some(rate) = more {
+            self.trial = trial(self.active, rate * GAIN_OF_MORE);
+            self.active = (self.active * 2).min(self.threads);
+        } else if let Some(rate) = fewer {
+            self.trial = trial(self.active, rate * GAIN_OF_FEWER);
+            self.active -= 1;
+        }
     }
 }
 
@@ -139,13 +231,13 @@ pub struct Meter {
     last: Option<Seen>,
 }
 
-#[derive(Clone)]
 struct Seen {
     at: Instant,
-    /// (ran, waited) of each thread, nanoseconds.
-    threads: Vec<(u64, u64)>,
+    /// How long each thread ran, nanoseconds.
+    ran: Vec<u64>,
     /// Ticks.
     idle: u64,
+    commands: u64,
 }
 
 impl Meter {
@@ -156,30 +248,31 @@ impl Meter {
         Self { cpus: cpus(list), ticks_per_s: rustix::param::clock_ticks_per_second().max(1) as f64, last: None }
     }
 
-    /// The load since the last look; `None` at the first one, and where the kernel does not tell.
-    pub fn look(&mut self, doors: &Doors) -> Option<Load> {
+    /// The load since the last look, with so many commands run till now; `None` at the first one, and where the kernel does not tell.
+    pub fn look(&mut self, doors: &Doors, commands: u64) -> Option<Load> {
         let tasks = lock(&doors.tasks).clone();
-        let thread = |task: &Option<PathBuf>| ran_and_waited(&fs::read_to_string(task.as_ref()?).ok()?);
+        let thread = |task: &Option<PathBuf>| ran(&fs::read_to_string(task.as_ref()?).ok()?);
         let seen = Seen {
             at: Instant::now(),
-            threads: tasks.iter().map(thread).collect::<Option<_>>()?,
+            ran: tasks.iter().map(thread).collect::<Option<_>>()?,
             idle: idle_ticks(&fs::read_to_string("/proc/stat").ok()?, &self.cpus),
+            commands,
         };
-        let last = self.last.replace(seen.clone())?;
+        let last = self.last.take();
+        let seen = self.last.insert(seen);
+        let last = last?;
         let ns = seen.at.duration_since(last.at).as_nanos().max(1) as f64;
-        let used = |which: fn(&(u64, u64)) -> u64| {
-            let pairs = seen.threads.iter().zip(&last.threads).take(doors.active());
-            pairs.map(|(now, then)| which(now).saturating_sub(which(then))).sum::<u64>() as f64 / ns
-        };
+        let pairs = seen.ran.iter().zip(&last.ran).take(doors.active());
+        let busy = pairs.map(|(now, then)| now.saturating_sub(*then)).sum::<u64>() as f64 / ns;
         let idle = seen.idle.saturating_sub(last.idle) as f64 / self.ticks_per_s * 1e9 / ns;
-        Some(Load { busy: used(|t| t.0), waited: used(|t| t.1), idle })
+        let rate = seen.commands.saturating_sub(last.commands) as f64 * 1e9 / ns;
+        Some(Load { busy, idle, rate })
     }
 }
 
-/// Of a `schedstat` file.
-fn ran_and_waited(text: &str) -> Option<(u64, u64)> {
-    let mut words = text.split_ascii_whitespace().map_while(|w| w.parse().ok());
-    Some((words.next()?, words.next()?))
+/// Nanoseconds a thread ran, of its `schedstat`: the first number.
+fn ran(text: &str) -> Option<u64> {
+    text.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// Ticks that these CPUs were idle, of `/proc/stat`: its fourth and fifth number (nothing to do; nothing but disks to wait for).
@@ -224,29 +317,69 @@ mod tests {
     #[test]
     fn more_threads_take_part_only_where_cores_idle() {
         let mut spread = Spread::new(4);
-        let alone = Load { busy: 0.98, waited: 0.01, idle: 0.1 };
+        let alone = Load { busy: 0.98, idle: 0.4, rate: 100.0 };
         assert_eq!(steps(&mut spread, 100, alone), 1);
         let room = Load { idle: 6.0, ..alone };
         assert_eq!(steps(&mut spread, LOOKS - 1, room), 1);
         assert_eq!(spread.step(alone), 1);
         assert_eq!(steps(&mut spread, LOOKS, room), 2);
-        // One connection that keeps one thread busy is no reason for a third.
-        assert_eq!(steps(&mut spread, 100, room), 2);
-        assert_eq!(steps(&mut spread, LOOKS, Load { busy: 1.9, ..room }), 4);
-        assert_eq!(steps(&mut spread, 100, Load { busy: 3.9, ..room }), 4);
+        // It helps. One connection that keeps one thread busy is no reason for a third.
+        assert_eq!(steps(&mut spread, 100, Load { rate: 120.0, ..room }), 2);
+        let both = Load { busy: 1.9, rate: 120.0, ..room };
+        assert_eq!(steps(&mut spread, LOOKS, both), 4);
+        assert_eq!(steps(&mut spread, 100, Load { busy: 3.9, rate: 240.0, ..room }), 4);
+    }
+
+    #[test]
+    fn what_does_not_help_is_taken_back_and_tried_more_and_more_seldom() {
+        let mut spread = Spread::new(2);
+        let load = Load { busy: 1.0, idle: 0.5, rate: 100.0 };
+        let (mut at, mut two) = (Vec::new(), 0);
+        for n in 0..10_000 {
+            let before = spread.active;
+            let active = spread.step(load);
+            if active > before {
+                at.push(n);
+            }
+            two += active - 1;
+        }
+        let gaps: Vec<u32> = at.windows(2).map(|w| w[1] - w[0]).collect();
+        assert!(gaps.len() >= 5 && gaps.is_sorted() && gaps[0] >= REST_MIN, "{gaps:?}");
+        assert!(two <= at.len() * (LOOKS as usize + 1), "{two} {at:?}");
     }
 
     #[test]
     fn fewer_do_where_they_wait_for_cores_or_for_work() {
         let mut spread = Spread::new(3);
-        let room = Load { busy: 2.9, waited: 0.1, idle: 2.0 };
-        assert_eq!(steps(&mut spread, 2 * LOOKS, room), 3);
-        let crowded = Load { busy: 1.2, waited: 1.1, idle: 0.0 };
-        assert_eq!(steps(&mut spread, 2 * LOOKS, crowded), 1);
-        assert_eq!(steps(&mut spread, 100, crowded), 1);
-        assert_eq!(steps(&mut spread, 2 * LOOKS, room), 3);
-        assert_eq!(steps(&mut spread, LOOKS, Load { busy: 0.6, waited: 0.0, idle: 3.0 }), 2);
-        assert_eq!(steps(&mut spread, 100, Load { busy: 0.6, waited: 0.0, idle: 3.0 }), 2);
+        let mut rate = 100.0;
+        let mut fill = |spread: &mut Spread| {
+            for _ in 0..=2 * LOOKS {
+                rate *= 1.1;
+                let busy = spread.active as f64;
+                spread.step(Load { busy, idle: 2.0, rate });
+            }
+            spread.active
+        };
+        fill(&mut spread);
+        assert_eq!(fill(&mut spread), 3);
+        // Two do as much as three; one does less.
+        let mut crowded = |n| {
+            for _ in 0..n {
+                let rate = if spread.active == 1 { 80.0 } else { 100.0 };
+                let busy = spread.active as f64 * 0.9;
+                spread.step(Load { busy, idle: 0.0, rate });
+            }
+            spread.active
+        };
+        assert_eq!(crowded(2 * LOOKS + 1), 2);
+        assert_eq!(crowded(LOOKS), 1);
+        assert_eq!(crowded(LOOKS + 1), 2);
+        assert_eq!(crowded(REST_MIN - 2), 2);
+        fill(&mut spread);
+        assert_eq!(fill(&mut spread), 3);
+        let little = Load { busy: 0.6, idle: 3.0, rate: 100.0 };
+        assert_eq!(steps(&mut spread, 2 * LOOKS, little), 2);
+        assert_eq!(steps(&mut spread, 100, little), 2);
         assert_eq!(steps(&mut spread, LOOKS, Load::default()), 1);
     }
 
@@ -256,12 +389,13 @@ mod tests {
             let total = f64::from(tenths) / 10.0;
             let mut spread = Spread::new(8);
             let mut seen = Vec::new();
-            for _ in 0..200 {
+            for _ in 0..1000 {
                 let busy = total.min(spread.active as f64);
-                seen.push(spread.step(Load { busy, waited: 0.0, idle: 8.0 - busy }));
+                seen.push(spread.step(Load { busy, idle: 8.0 - busy + IDLE_MIN, rate: busy }));
             }
+            assert!(total > *seen.last().unwrap() as f64 * 0.4 - 0.5 && (*seen.last().unwrap() as f64) >= total * 0.9);
             seen.dedup();
-            assert!(seen.len() <= 6, "{total}: {seen:?}");
+            assert!(seen.len() <= 13, "{total}: {seen:?}");
         }
     }
 
@@ -269,8 +403,8 @@ mod tests {
     fn the_kernels_words_are_read_right() {
         assert_eq!(cpus("\t0-2,5\n"), [0, 1, 2, 5]);
         assert_eq!(cpus(""), Vec::<usize>::new());
-        assert_eq!(ran_and_waited("206176 82372 2\n"), Some((206_176, 82_372)));
-        assert_eq!(ran_and_waited("x"), None);
+        assert_eq!(ran("206176 82372 2\n"), Some(206_176));
+        assert_eq!(ran("x"), None);
         let stat = "cpu  1 2 3 999 9 0\ncpu0 1 2 3 40 5 0 0\ncpu1 1 2 3 400 50 0\nintr 7 7 7 7 7 7\n";
         assert_eq!((idle_ticks(stat, &[0]), idle_ticks(stat, &[0, 1]), idle_ticks("", &[0])), (45, 495, 0));
     }
@@ -280,14 +414,14 @@ mod tests {
         let (tx, _rx) = tokio::sync::mpsc::unbounded_channel();
         let doors = Doors::new(vec![tx]);
         let mut meter = Meter::new();
-        assert_eq!(meter.look(&doors), None);
+        assert_eq!(meter.look(&doors, 0), None);
         doors.arrived(0);
-        assert_eq!(meter.look(&doors), None);
+        assert_eq!(meter.look(&doors, 0), None);
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_millis(50) {}
-        let load = meter.look(&doors).expect("the kernel tells of threads");
+        let load = meter.look(&doors, 0).expect("the kernel tells of threads");
         // On a machine that others use too it may have waited most of the time.
-        assert!(load.busy > 0.0 && load.busy + load.waited < 1.5 && load.idle >= 0.0, "{load:?}");
+        assert!(load.busy > 0.0 && load.busy < 1.5 && load.idle >= 0.0, "{load:?}");
     }
 
     /// Writes pipelines of INCR and ECHO in pieces of any length and looks at every reply.

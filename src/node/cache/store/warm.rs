@@ -11,58 +11,94 @@ pub const WARM_MAX: usize = 16;
 /// Cache lines of an item that are asked for; longer ones are read in a row, which the CPU notices by itself.
 const ITEM_LINES: usize = 4;
 
-/// A key to look ahead for: a number for it, its slot, the key.
-pub type Wanted<'k> = (usize, Slot, &'k [u8]);
+/// A key to look ahead for, and what was found out on the way.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted<'k> {
+    /// The asker's number for it.
+    pub n: usize,
+    /// Its slot.
+    pub slot: Slot,
+    key: &'k [u8],
+    /// Its hash in the store of that slot, if that has keys.
+    pub hash: Option<u32>,
+    at: u32,
+}
+
+impl<'k> Wanted<'k> {
+    /// None in particular.
+    pub const NONE: Self = Self::new(0, Slot(0), &[]);
+
+    /// Nothing is known of it yet.
+    pub const fn new(n: usize, slot: Slot, key: &'k [u8]) -> Self {
+        Self { n, slot, key, hash: None, at: NIL }
+    }
+}
+
+/// The steps of looking ahead. Each is done for all keys before the next: by then what the step before asked for is there or on
+/// its way. Between two steps the store may change: what a step rests on may be gone, and then it asks for the wrong memory.
+pub const STEPS: [Step; 5] = [Store::to_body, Store::to_bucket, Store::to_item, Store::to_next, Store::to_neighbours];
+
+/// One of them.
+pub type Step = fn(&Store, &mut Wanted<'_>);
 
 impl Store {
-    /// Looks ahead for up to [`WARM_MAX`] keys of commands that are about to run, and tells their hashes; changes nothing. Worth
-    /// it for two keys and more.
-    pub fn warm<'k>(&self, keys: impl Iterator<Item = Wanted<'k>>, mut tell: impl FnMut(usize, u32)) {
-        // Step by step for all keys: by the time of one step, what the step before asked for is there or on its way.
-        let mut hashes = [(NO_BODY_AT, 0); WARM_MAX];
-        let mut n = 0;
-        for (i, slot, key) in keys.take(WARM_MAX) {
-            let at = usize::from(self.body_of[slot.ix()]);
-            if let Some(body) = self.bodies.get(at) {
-                prefetch::one(body);
-                hashes[n] = (at, self.hash(key));
-                tell(i, hashes[n].1);
-                n += 1;
-            }
+    /// Looks ahead for keys of commands that are about to run; changes nothing. Worth it for two keys and more.
+    #[inline]
+    pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
+        wanted.iter_mut().for_each(|w| self.to_body(w));
+        wanted.iter_mut().for_each(|w| self.to_bucket(w));
+        wanted.iter_mut().for_each(|w| self.to_item(w));
+        wanted.iter_mut().for_each(|w| self.to_next(w));
+        if self.reorders() {
+            wanted.iter_mut().for_each(|w| self.to_neighbours(w));
         }
-        let bodies = hashes[..n].iter().filter_map(|&(at, hash)| Some((self.bodies.get(at)?, hash)));
-        for (body, hash) in bodies.clone() {
+    }
+
+    #[inline(always)]
+    fn to_body(&self, w: &mut Wanted<'_>) {
+        if let Some(body) = self.body(w.slot) {
+            prefetch::one(body);
+            w.hash = Some(self.hash(w.key));
+        }
+    }
+
+    #[inline(always)]
+    fn to_bucket(&self, w: &mut Wanted<'_>) {
+        if let (Some(hash), Some(body)) = (w.hash, self.body(w.slot)) {
             body.table.prefetch(hash);
         }
-        let mut at = [(NIL, 0); WARM_MAX];
-        for (at, (body, hash)) in at.iter_mut().zip(bodies) {
-            *at = (body.table.first(hash), hash);
-            self.heap.prefetch(at.0, ITEM_LINES);
+    }
+
+    #[inline(always)]
+    fn to_item(&self, w: &mut Wanted<'_>) {
+        if let (Some(hash), Some(body)) = (w.hash, self.body(w.slot)) {
+            w.at = body.table.first(hash);
+            self.heap.prefetch(w.at, ITEM_LINES);
             if self.reorders() {
                 self.heap.prefetch(body.order.newest(), 1);
             }
         }
-        for (at, hash) in &mut at[..n] {
-            if *at != NIL {
-                let head = self.heap.head(*at);
-                if head.hash() != *hash {
-                    *at = head.chain;
-                    self.heap.prefetch(*at, ITEM_LINES);
-                }
-            }
+    }
+
+    #[inline(always)]
+    fn to_next(&self, w: &mut Wanted<'_>) {
+        if let (Some(hash), Some(head)) = (w.hash, self.heap.glimpse(w.at))
+            && head.hash() != hash
+        {
+            w.at = head.chain;
+            self.heap.prefetch(w.at, ITEM_LINES);
         }
-        // What a use moves in the list.
-        if !self.reorders() {
-            return;
-        }
-        for &(at, _) in &at[..n] {
-            if at != NIL {
-                let head = self.heap.head(at);
-                if self.windows.late(head.body().into(), head.accessed(), self.tick) {
-                    self.heap.prefetch(head.newer, 1);
-                    self.heap.prefetch(head.older, 1);
-                }
-            }
+    }
+
+    /// What a use moves in the list.
+    #[inline(always)]
+    fn to_neighbours(&self, w: &mut Wanted<'_>) {
+        if self.reorders()
+            && let Some(head) = self.heap.glimpse(w.at)
+            && self.windows.late(head.body().into(), head.accessed(), self.tick)
+        {
+            self.heap.prefetch(head.newer, 1);
+            self.heap.prefetch(head.older, 1);
         }
     }
 
@@ -71,6 +107,3 @@ impl Store {
         self.eviction == Eviction::Lru && self.windows != Windows::LONGEST
     }
 }
-
-/// No body has this index.
-const NO_BODY_AT: usize = usize::MAX;

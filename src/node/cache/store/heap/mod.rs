@@ -94,6 +94,12 @@ impl Heap {
         Head::read(self.slabs.bytes(at))
     }
 
+    /// What lies there, if anything does: for those who remember a place from before and need not be right.
+    #[inline(always)]
+    pub fn glimpse(&self, at: u32) -> Option<Head> {
+        self.slabs.bytes_at(at).filter(|bytes| bytes.len() >= HEADER).map(Head::read)
+    }
+
     /// The item of a key and its hash in the chain that begins at `at`, or [`NIL`].
     #[inline(always)]
     pub fn find(&self, mut at: u32, hash: u32, key: &[u8]) -> u32 {

@@ -168,11 +168,17 @@ impl Slabs {
         self.runs.tail_mut(run, offset)
     }
 
+    /// What lies there, if anything does.
+    #[inline(always)]
+    pub fn bytes_at(&self, at: u32) -> Option<&[u8]> {
+        let (run, offset) = split(at);
+        self.runs.get(run, offset)
+    }
+
     /// Asks for an item's first lines ahead of its use.
     #[inline(always)]
     pub fn prefetch(&self, at: u32, lines: usize) {
-        let (run, offset) = split(at);
-        if let Some(bytes) = self.runs.get(run, offset) {
+        if let Some(bytes) = self.bytes_at(at) {
             prefetch::lines(bytes, lines);
         }
     }

@@ -316,15 +316,24 @@ fn warming_changes_nothing() {
     let slot = Slot(4);
     store.set_role(slot, Role::Primary { backed_at: 1 });
     let keys: Vec<String> = (0..40).map(|n| format!("{0:0>1$}", n, n * n * 40 + 2)).collect();
-    let mut told = [0; WARM_MAX];
-    for key in &keys {
-        store.warm(keys.iter().enumerate().map(|(i, k)| (i, slot, k.as_bytes())), |i, hash| told[i] = hash);
-        assert!(told.iter().zip(&keys).all(|(&told, k)| told == 0 || told == store.hash(k.as_bytes())));
+    let wanted = || keys.iter().enumerate().map(|(i, k)| Wanted::new(i, slot, k.as_bytes())).collect::<Vec<_>>();
+    for (n, key) in keys.iter().enumerate() {
+        let mut wanted = wanted();
+        store.warm(&mut wanted);
+        assert!(wanted.iter().zip(&keys).all(|(w, k)| w.hash == (n > 0).then(|| store.hash(k.as_bytes()))));
         store.txn(slot, at(1), &mut Effects::default()).set(key.as_bytes(), b"", Ttl::None);
     }
     let (before, oldest) = (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own }));
-    store.warm(keys.iter().enumerate().map(|(i, k)| (i, slot, k.as_bytes())), |_, _| {});
+    let mut all = wanted();
+    store.warm(&mut all);
     assert_eq!((before, oldest), (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own })));
+    // What was found is gone by the next step.
+    let mut all = wanted();
+    for step in STEPS {
+        all.iter_mut().for_each(|w| step(&store, w));
+        store.clear_slot(slot);
+        while store.dispose(100) {}
+    }
 }
 
 #[test]
