@@ -14,6 +14,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "marks inherited descriptors close-on-exec by their numbers, which no safe call takes",
     ),
     ("src/node/cache/store/prefetch.rs", "asks the CPU for memory ahead of its use, for which there is no safe call"),
+    ("src/node/pages.rs", "lets go of code that only the start needed, by an address range, which no safe call takes"),
 ];
 
 /// Rooms that a room may not name: arrows run `proto ← node`, `proto ← tui`, `{proto, node, tui} ← cli ← main`.

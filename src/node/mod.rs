@@ -7,5 +7,6 @@ pub mod health;
 pub mod home;
 pub mod master;
 pub mod mutant;
+pub mod pages;
 #[cfg(test)]
 mod sim;

@@ -49,6 +49,7 @@ use self::spread::{Doors, Meter, Spread};
 use self::wire::Inbox;
 use super::config::NodeConfig;
 use super::home::Home;
+use super::pages;
 use crate::proto::frame::Purpose;
 use crate::proto::id::{Incarnation, Ref};
 
@@ -102,6 +103,7 @@ pub fn run(config: NodeConfig, shutdown: watch::Receiver<bool>) -> anyhow::Resul
         warn!(listen = %config.listen, "listening beyond loopback without authentication (--insecure-bind)");
     }
     info!(id = %config.id, listen = %config.listen, peers = %config.peer_listen, memory = config.memory, "cache node starts");
+    pages::forget_start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut masters = Masters::new(config.masters.clone());
     loop {
