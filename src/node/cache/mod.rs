@@ -251,7 +251,7 @@ async fn housekeeping(node: Arc<Node>) {
 async fn spread_clients(node: Arc<Node>, doors: Arc<Doors>) {
     let mut tick = interval(spread::PERIOD);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut spread, mut meter) = (Spread::new(node.config.threads), Meter::new());
+    let (mut spread, mut meter) = (Spread::new(node.config.threads), Meter::default());
     let mut before = 0;
     loop {
         tick.tick().await;

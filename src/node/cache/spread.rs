@@ -240,14 +240,16 @@ struct Seen {
     commands: u64,
 }
 
-impl Meter {
+impl Default for Meter {
     /// For this process.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let list = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
         Self { cpus: cpus(list), ticks_per_s: rustix::param::clock_ticks_per_second().max(1) as f64, last: None }
     }
+}
 
+impl Meter {
     /// The load since the last look, with so many commands run till now; `None` at the first one, and where the kernel does not tell.
     pub fn look(&mut self, doors: &Doors, commands: u64) -> Option<Load> {
         let tasks = lock(&doors.tasks).clone();
@@ -413,7 +415,7 @@ mod tests {
     fn what_a_thread_uses_is_seen() {
         let (tx, _rx) = tokio::sync::mpsc::unbounded_channel();
         let doors = Doors::new(vec![tx]);
-        let mut meter = Meter::new();
+        let mut meter = Meter::default();
         assert_eq!(meter.look(&doors, 0), None);
         doors.arrived(0);
         assert_eq!(meter.look(&doors, 0), None);
