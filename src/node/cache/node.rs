@@ -139,7 +139,7 @@ impl Node {
         store: impl Fn(Arc<Budget>) -> Store,
     ) -> Self {
         // One shard per thread would make every cross-thread command wait; several per thread keep the locks short of waiters.
-        let count = if config.threads == 1 { 1 } else { config.threads * 2 };
+        let count = if config.threads == 1 { 1 } else { config.threads * 4 };
         let budget = Budget::new(config.memory);
         let standalone = config.standalone;
         let shards =

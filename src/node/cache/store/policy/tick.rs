@@ -35,12 +35,12 @@ pub enum Windows {
 }
 
 impl Windows {
-    /// The longest, 2^8 ticks: a little more than a minute.
-    pub const LONGEST: Self = Self::Ticks(8);
+    /// The longest, 2^12 ticks: 17 minutes.
+    pub const LONGEST: Self = Self::Ticks(12);
 
     /// Windows of at most so many ticks.
     pub fn up_to(ticks: u32) -> Self {
-        ticks.checked_ilog2().map_or(Self::None, |n| Self::Ticks(n.min(8)))
+        ticks.checked_ilog2().map_or(Self::None, |n| Self::Ticks(n.min(12)))
     }
 
     /// Whether `now` lies in another window of this slot than the use before.
