@@ -19,6 +19,7 @@ pub mod replica;
 pub mod serve;
 pub mod shard;
 pub mod slot;
+pub mod spare;
 pub mod spread;
 pub mod stats;
 pub mod store;

@@ -23,6 +23,7 @@ use super::node::Node;
 use super::peer::BACKLOG_MAX;
 use super::shard::{Ran, Turn, lock};
 use super::slot::Held;
+use super::spare::{KEEP, leave_spare, take_spare};
 use super::spread::Doors;
 use super::store::{WARM_MAX, Wanted};
 use super::waiter::Ear;
@@ -41,10 +42,6 @@ const HELD_MAX: usize = 4096;
 const OUT_MAX: usize = 1 << 20;
 /// What is read at once.
 const READ_SIZE: usize = 32 << 10;
-/// Empty buffers above this are not kept.
-const KEEP: usize = 128 << 10;
-/// Empty buffers kept of a kind.
-const SPARE_MAX: usize = 64;
 /// Connections that wait for each other at most, and the longest key they do it for, bytes.
 const AROUND_MAX: usize = 64;
 const AROUND_KEY_MAX: usize = 256;
@@ -166,7 +163,7 @@ struct Input {
 }
 
 /// A command that is about to run.
-struct Ahead {
+pub struct Ahead {
     glance: Glance,
     first: Option<First>,
 }
@@ -309,42 +306,8 @@ enum Event {
     Other,
 }
 
-/// Buffers that the connections of a thread share: each holds some only while it has something in them.
-#[derive(Default)]
-struct Spare {
-    input: Vec<Vec<u8>>,
-    out: Vec<Vec<u8>>,
-    ahead: Vec<Vec<Ahead>>,
-}
-
 thread_local! {
-    static SPARE: RefCell<Spare> = RefCell::default();
     static AROUND: RefCell<Around> = RefCell::default();
-}
-
-/// Takes one of the thread's spare ones where there is none of its own.
-fn take_spare<T>(mine: &mut Vec<T>, spare: fn(&mut Spare) -> &mut Vec<Vec<T>>) {
-    if mine.capacity() == 0
-        && let Some(one) = SPARE.with_borrow_mut(|all| spare(all).pop())
-    {
-        *mine = one;
-    }
-}
-
-/// Leaves an empty one to the thread, unless it grew large.
-fn leave_spare<T>(mine: &mut Vec<T>, spare: fn(&mut Spare) -> &mut Vec<Vec<T>>) {
-    if !mine.is_empty() || mine.capacity() == 0 {
-        return;
-    }
-    let mine = std::mem::take(mine);
-    if mine.capacity() * size_of::<T>() <= KEEP {
-        SPARE.with_borrow_mut(|all| {
-            let all = spare(all);
-            if all.len() < SPARE_MAX {
-                all.push(mine);
-            }
-        });
-    }
 }
 
 /// Keys that connections of a thread have read commands for and not run yet: what they need of memory is asked for together,
