@@ -24,13 +24,24 @@ use crate::proto::plan::{Mode, Move, Placement, Plan, PlanNode, Role, digest, mo
 use crate::proto::status::NodeState;
 use crate::proto::view::{Config, Phase, Replica, SlotState};
 
-/// Slots being copied from one primary at a time for an operation: enough to hide the commits between the steps, few enough
-/// that a cancel, which finishes what is under way, is soon done.
-pub const COPIES_PER_PRIMARY: usize = 512;
-/// Slots being copied to one node at a time, from however many primaries.
-pub const COPIES_PER_TARGET: usize = 2048;
-/// Slots of one primary being handed over at a time: their clients wait for two commits.
-pub const HANDOVERS_PER_PRIMARY: usize = 512;
+/// How much of an operation is under way at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Slots being copied from one primary.
+    copies_per_primary: usize,
+    /// Slots being copied to one node, from however many primaries.
+    copies_per_target: usize,
+    /// Slots of one primary being handed over: their clients wait for two commits.
+    handovers_per_primary: usize,
+}
+
+impl Bounds {
+    /// Where clients ask: enough to hide the commits between the steps, few enough that none of them waits for long, and that a
+    /// cancel, which finishes what is under way, is soon done.
+    pub const ASKED: Self = Self { copies_per_primary: 512, copies_per_target: 2048, handovers_per_primary: 512 };
+    /// Where nobody asks the entries are what takes time, for each makes every process look at the whole table: few of them.
+    pub const QUIET: Self = Self { copies_per_primary: 1536, copies_per_target: 4608, handovers_per_primary: 1536 };
+}
 
 /// What an operation wants of one slot: from whom to whom, in each role that moves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -232,7 +243,7 @@ impl Tally {
 }
 
 /// The next steps of all slots. `unfit` nodes are given nothing for now; with `finish` only what was begun goes on.
-pub fn batch(cfg: &Config, goals: &[Goal], unfit: &BTreeSet<NodeId>, finish: bool) -> Batch {
+pub fn batch(cfg: &Config, goals: &[Goal], unfit: &BTreeSet<NodeId>, finish: bool, bounds: Bounds) -> Batch {
     let mut out = Batch::default();
     let (mut copies, mut targets, mut handovers) = (Tally::default(), Tally::default(), Tally::default());
     for (s, p) in cfg.slots.iter().filter_map(|s| Some((s, s.primary.as_ref()?))) {
@@ -268,7 +279,8 @@ pub fn batch(cfg: &Config, goals: &[Goal], unfit: &BTreeSet<NodeId>, finish: boo
                     out.unfit.insert(to);
                 }
                 Some(node)
-                    if copies.is_below(&p.id, COPIES_PER_PRIMARY) && targets.is_below(&to, COPIES_PER_TARGET) =>
+                    if copies.is_below(&p.id, bounds.copies_per_primary)
+                        && targets.is_below(&to, bounds.copies_per_target) =>
                 {
                     copies.add(&p.id);
                     targets.add(&to);
@@ -280,7 +292,7 @@ pub fn batch(cfg: &Config, goals: &[Goal], unfit: &BTreeSet<NodeId>, finish: boo
                 out.waiting += 1;
                 out.unfit.insert(to.id);
             }
-            Step::Handover(to) if handovers.is_below(&p.id, HANDOVERS_PER_PRIMARY) => {
+            Step::Handover(to) if handovers.is_below(&p.id, bounds.handovers_per_primary) => {
                 handovers.add(&p.id);
                 put(1, to, ix, s.cver);
             }

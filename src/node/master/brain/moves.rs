@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Brain, Command, Purpose, Turn};
 use crate::node::clock::Mono;
 use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
-use crate::node::master::moves::{Batch, Goal, batch, goals, is_scale, leaving, members_digest, nodes_of, planned};
+use crate::node::master::moves::{
+    Batch, Bounds, Goal, batch, goals, is_scale, leaving, members_digest, nodes_of, planned,
+};
 use crate::node::master::operation::runs;
 use crate::node::master::state::{Operation, State};
 use crate::node::mutant::{self, Mutant};
@@ -45,6 +47,8 @@ pub const GATHER_MS: u64 = 500;
 pub const GATHER_SOLO_MS: u64 = 50;
 /// What was relinquished waits so long for what else is under way, milliseconds: the clients of both wait for every entry.
 const GATHER_SWITCH_MS: u64 = 10;
+/// Below so many commands a second, all nodes together, nobody asks but those who look whether they live.
+const QUIET_RATE: f64 = 10.0;
 /// Slots switched by one entry at most.
 const SWITCHES_MAX: usize = 4096;
 
@@ -254,6 +258,13 @@ impl Brain {
         }
     }
 
+    /// Whether clients ask next to nothing, as far as the nodes' last heartbeats tell.
+    fn is_quiet(&self, state: &State) -> bool {
+        let nodes = state.cfg.members.keys().filter_map(|id| state.cfg.current(id));
+        let rates = nodes.filter_map(|n| self.heartbeats.of(&n)).map(|beat| beat.stats().ops_per_s);
+        rates.sum::<f64>() < QUIET_RATE
+    }
+
     fn advance(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
         let (now, state) = (t.now, t.state);
         // Nothing is under way that more could come of.
@@ -282,7 +293,10 @@ impl Brain {
         let fresh = looked.is_none();
         let next = match looked {
             Some((_, next)) => next,
-            None => batch(&state.cfg, self.goals_of(id, op, state.cfg.slots.len()), &seen.2, finish),
+            None => {
+                let bounds = if self.is_quiet(state) { Bounds::QUIET } else { Bounds::ASKED };
+                batch(&state.cfg, self.goals_of(id, op, state.cfg.slots.len()), &seen.2, finish, bounds)
+            }
         };
         if !next.changes.is_empty() {
             self.moves.step_at = now.plus_ms(GATHER_MS);
