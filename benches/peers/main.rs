@@ -106,6 +106,16 @@ fn on_path(program: &str) -> bool {
     dirs.iter().any(|d| d.join(program).is_file())
 }
 
+/// A node's port for peers is 10,000 above the one for clients, and has to be one too.
+fn free_port() -> Result<u16, String> {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| e.to_string())?.port();
+        if port <= u16::MAX - 10_000 {
+            return Ok(port);
+        }
+    }
+}
+
 /// A running server; it ends with this.
 struct Running {
     child: Child,
@@ -115,7 +125,7 @@ struct Running {
 
 impl Running {
     fn start(server: Server, s: &Settings) -> Result<Self, String> {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| e.to_string())?.port();
+        let port = free_port()?;
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let child = Command::new("taskset")
             .args(["-c", &s.server_core])
