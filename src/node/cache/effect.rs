@@ -32,6 +32,16 @@ pub enum Effect<'a> {
     Flush,
 }
 
+impl<'a> Effect<'a> {
+    /// Which key it changes.
+    pub fn key(self) -> Option<&'a [u8]> {
+        match self {
+            Effect::Set(key, ..) | Effect::Del(key) | Effect::Expire(key, _) => Some(key),
+            Effect::Flush => None,
+        }
+    }
+}
+
 /// The effects of one command in one slot, encoded as they will travel.
 #[derive(Debug, Default, Clone)]
 pub struct Effects {

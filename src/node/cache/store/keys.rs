@@ -244,13 +244,15 @@ impl Store {
         let (slot, is_waste) = (body.slot, body.is_waste);
         body.keys -= 1;
         body.bytes -= cost;
-        body.order.unlink(&mut self.heap, at);
-        body.table.unlink(&mut self.heap, at, body.keys);
         let empty = body.keys == 0;
-        let class = self.heap.remove(at);
         if !is_waste {
+            body.order.unlink(&mut self.heap, at);
+            body.table.unlink(&mut self.heap, at, body.keys);
             self.ledger.change(self.roles[slot.ix()], -1, -(cost as i64));
+        } else if empty {
+            body.table = Table::default();
         }
+        let class = self.heap.remove(at);
         if empty {
             if !is_waste {
                 self.detach(slot);
@@ -273,7 +275,9 @@ impl Store {
         let body = self.body_of_item(to);
         let body = &mut self.bodies[body];
         body.table.relink(&mut self.heap, from, to);
-        body.order.relink(&mut self.heap, from, to);
+        if !body.is_waste {
+            body.order.relink(&mut self.heap, from, to);
+        }
         let timer = self.heap.timer(to);
         if timer != NIL {
             self.wheel.set_entry(timer, to);
@@ -331,15 +335,18 @@ impl Store {
         }
     }
 
-    /// Gives back the memory of up to `max` keys of cleared slots; whether there are more.
+    /// Gives back the memory of up to `max` keys of cleared slots; whether there are more. Nobody asks for these keys: their order
+    /// is not kept up, and they are taken bucket by bucket, so that the memory of several is waited for together.
     pub fn dispose(&mut self, max: usize) -> bool {
         for _ in 0..max {
             let Some(&ix) = self.waste.front() else { return false };
-            let body = &self.bodies[ix as usize];
+            let body = &mut self.bodies[ix as usize];
+            let at = body.table.drain(&self.heap, &mut self.drained);
             if body.keys == 1 {
                 self.waste.pop_front();
+                self.drained = 0;
             }
-            self.remove(body.order.oldest());
+            self.remove(at);
         }
         !self.waste.is_empty()
     }

@@ -201,6 +201,8 @@ pub struct Store {
     free_bodies: Vec<u16>,
     /// Bodies of cleared slots, oldest first.
     waste: VecDeque<u16>,
+    /// How many buckets of the oldest are empty.
+    drained: usize,
     wheel: Wheel,
     due_slots: DueSlots,
     candidates: Candidates,
@@ -243,6 +245,7 @@ impl Store {
             bodies: Vec::new(),
             free_bodies: Vec::new(),
             waste: VecDeque::new(),
+            drained: 0,
             wheel: Wheel::default(),
             due_slots: DueSlots::default(),
             candidates: Candidates::default(),
@@ -611,19 +614,39 @@ impl Store {
 
     /// Order-independent digest of keys, values and has-TTL (no deadlines, no recency); equal at equal (pterm, seq).
     pub fn digest(&self, slot: Slot) -> u64 {
-        let (mut sum, mut cursor, mut bytes) = (0u64, 0, Vec::new());
+        let (mut digest, mut cursor) = (Digest::default(), 0);
         loop {
             cursor = self.scan(slot, cursor, usize::MAX, |key, value, deadline| {
-                bytes.clear();
-                bytes.extend_from_slice(&(key.len() as u64).to_le_bytes());
-                bytes.extend_from_slice(key);
-                bytes.extend_from_slice(value);
-                bytes.push(u8::from(deadline.is_some()));
-                sum = sum.wrapping_add(xxhash_rust::xxh3::xxh3_64(&bytes));
+                digest.add(key, value, deadline.is_some());
             });
             if cursor == 0 {
-                return sum;
+                return digest.sum();
             }
         }
+    }
+}
+
+/// Of keys and values in any order: the sum of one hash each.
+#[derive(Debug, Default)]
+pub struct Digest {
+    sum: u64,
+    scratch: Vec<u8>,
+}
+
+impl Digest {
+    /// Takes a key in.
+    pub fn add(&mut self, key: &[u8], value: &[u8], timed: bool) {
+        let bytes = &mut self.scratch;
+        bytes.clear();
+        bytes.extend_from_slice(&(key.len() as u64).to_le_bytes());
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value);
+        bytes.push(u8::from(timed));
+        self.sum = self.sum.wrapping_add(xxhash_rust::xxh3::xxh3_64(bytes));
+    }
+
+    /// Of all that was taken in.
+    pub fn sum(&self) -> u64 {
+        self.sum
     }
 }

@@ -15,6 +15,8 @@ const BUCKETS_MIN: usize = 4;
 const BUCKETS_MAX: usize = 1 << HASH_BITS;
 /// Cache lines of an item that a walk asks for ahead.
 const SCAN_LINES: usize = 3;
+/// Buckets ahead of the one being drained whose first items are asked for.
+const DRAIN_AHEAD: usize = 8;
 /// Buckets are reserved a quarter at a time: reallocation stays rare, and little is reserved in vain.
 const RESERVE_DIVISOR: usize = 4;
 
@@ -75,6 +77,25 @@ impl Table {
                 }
             }
         }
+    }
+
+    /// Takes out the next item of a table that nobody looks keys up in any more, or [`NIL`]; buckets before `cursor` are empty. What
+    /// is left can still move.
+    pub fn drain(&mut self, heap: &Heap, cursor: &mut usize) -> u32 {
+        if *cursor == 0 {
+            self.buckets.iter().take(DRAIN_AHEAD).for_each(|&at| heap.prefetch(at, 1));
+        }
+        while let Some(&at) = self.buckets.get(*cursor) {
+            if at != NIL {
+                self.buckets[*cursor] = heap.head(at).chain;
+                return at;
+            }
+            *cursor += 1;
+            if let Some(&ahead) = self.buckets.get(*cursor + DRAIN_AHEAD) {
+                heap.prefetch(ahead, 1);
+            }
+        }
+        NIL
     }
 
     /// An item has moved.
