@@ -26,6 +26,7 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
     while !peer.gone.load(Ordering::Acquire) {
         match copying.step(&node, &peer) {
             Step::Sent => {
+                node.counters.copies.fetch_add(1, Ordering::Relaxed);
                 let copied = peer.copied.bytes.load(Ordering::Relaxed);
                 let rest = pace.rest(node.counters.commands.load(Ordering::Relaxed), Instant::now());
                 if copied.saturating_sub(rested_at) >= BURST_BYTES && !rest.is_zero() {

@@ -14,6 +14,7 @@ use super::node::Node;
 use super::peer::{Credit, InFlight, PeerRef};
 use super::shard::lock;
 use super::slot::Acked;
+use super::store::WARM_MAX;
 use super::wire::{self, Inbox};
 use crate::node::clock::Mono;
 use crate::proto::frame::{self, Frame, Purpose, Refusal};
@@ -225,12 +226,16 @@ fn on_ack(node: &Node, peer: &PeerRef, link_seq: u64, done: &mut Vec<InFlight>) 
     peer.progress_ms.store(Mono::now().0 / 1_000_000, Ordering::Relaxed);
     let turn = node.turn();
     let mut copied = false;
-    for f in done.iter() {
-        copied |= !matches!(f.sent, super::slot::Sent::Item(_));
-        match lock(node.shard(f.stream.slot)).on_ack(peer, &f.stream, f.sent, turn) {
-            Acked::Copied => lock(&peer.uncounted).push(f.stream),
-            Acked::Ready => node.ready.notify_one(),
-            _ => {}
+    for batch in done.chunks(WARM_MAX) {
+        // Each is of another slot as a rule: their memory is waited for together.
+        node.warm_acked(batch.iter().map(|f| f.stream.slot));
+        for f in batch {
+            copied |= !matches!(f.sent, super::slot::Sent::Item(_));
+            match lock(node.shard(f.stream.slot)).on_ack(peer, &f.stream, f.sent, turn) {
+                Acked::Copied => lock(&peer.uncounted).push(f.stream),
+                Acked::Ready => node.ready.notify_one(),
+                _ => {}
+            }
         }
     }
     if copied {

@@ -524,8 +524,13 @@ impl Node {
     }
 
     /// Looks ahead for keys of commands that are about to run.
-    pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
-        shard::warm(&self.shards, wanted);
+    pub fn warm(&self, wanted: &mut [Wanted<'_>], now: Mono) {
+        shard::warm(&self.shards, wanted, now);
+    }
+
+    /// Looks ahead for what acks of these slots' items will change.
+    pub fn warm_acked(&self, slots: impl Iterator<Item = Slot> + Clone) {
+        shard::warm_acked(&self.shards, slots);
     }
 
     /// The masters say that this life is over. Believed at once if no view showed it as a member yet: then it holds nothing. A

@@ -10,10 +10,13 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::effect::Reader;
 use super::node::{Inbound, Node};
 use super::peer::{Granted, PeerRef};
 use super::shard::lock;
+use super::store::{Now, WARM_MAX, Wanted};
 use super::wire::{self, Inbox};
+use crate::node::clock::Mono;
 use crate::proto::frame::{self, BadFrame, Frame, Refusal, Stream};
 use crate::proto::id::Ref;
 
@@ -164,7 +167,14 @@ impl Replica {
     pub fn take(&mut self) -> io::Result<Option<u64>> {
         let mut last = None;
         let mut needed = None;
+        let turn = self.node.turn();
+        let mut ahead = 0;
         loop {
+            if ahead == 0 {
+                self.look_ahead(turn.mono);
+                ahead = WARM_MAX;
+            }
+            ahead -= 1;
             let behind = match self.inbox.frame().map_err(io::Error::other)? {
                 None => break,
                 Some(Frame::Now(ms)) => {
@@ -190,7 +200,8 @@ impl Replica {
                     let (link_seq, stream) = place(&f)?;
                     let needs = stream.pterm.max(stream.since);
                     if needs <= *self.node.cfg_index.borrow() {
-                        let took = apply(&self.node, &self.state, self.generation, self.clock, link_seq, f)?;
+                        let took =
+                            apply(&self.node, &self.state, self.generation, (turn.now, self.clock), link_seq, f)?;
                         if let Err(why) = took {
                             frame::put(&mut self.out, &Frame::Refuse { link_seq, why });
                         }
@@ -208,6 +219,24 @@ impl Replica {
             frame::put(&mut self.out, &Frame::Ack { link_seq });
         }
         Ok(needed)
+    }
+
+    /// Asks for what the next items need of memory, which is waited for together.
+    fn look_ahead(&self, now: Mono) {
+        let mut wanted = [Wanted::NONE; WARM_MAX];
+        let mut n = 0;
+        for frame in self.inbox.ahead().take(WARM_MAX) {
+            if let Frame::Item { stream, effects, .. } = frame
+                && let Some(Ok(effect)) = Reader(effects).next()
+                && let Some(key) = effect.key()
+            {
+                wanted[n] = Wanted::new(n, stream.slot, key);
+                n += 1;
+            }
+        }
+        if n > 1 {
+            self.node.warm(&mut wanted[..n], now);
+        }
     }
 
     async fn catch_up(&self, index: u64) -> bool {
@@ -237,7 +266,7 @@ fn apply(
     node: &Node,
     state: &std::sync::Mutex<Inbound>,
     generation: u64,
-    clock: u64,
+    (now, clock): (Now, u64),
     link_seq: u64,
     f: Frame<'_>,
 ) -> io::Result<Result<(), Refusal>> {
@@ -251,7 +280,6 @@ fn apply(
     if link_seq != state.received + 1 {
         return Err(io::Error::other(BadFrame));
     }
-    let now = node.turn().now;
     let took = match f {
         Frame::Open { stream, next_seq, .. } => match lock(node.shard(stream.slot)).on_open(&stream, next_seq) {
             super::slot::Accept::Refuse(why) => Err(why),
@@ -260,7 +288,10 @@ fn apply(
         Frame::Item { stream, seq, effects, .. } => {
             lock(node.shard(stream.slot)).on_item(&stream, seq, effects, now, clock)
         }
-        Frame::Chunk { stream, effects, .. } => lock(node.shard(stream.slot)).on_chunk(&stream, effects, now, clock),
+        Frame::Chunk { stream, effects, .. } => {
+            node.counters.copies.fetch_add(1, Ordering::Relaxed);
+            lock(node.shard(stream.slot)).on_chunk(&stream, effects, now, clock)
+        }
         Frame::End { stream, seq, count, digest, .. } => {
             lock(node.shard(stream.slot)).on_end(&stream, seq, count, digest)
         }

@@ -40,6 +40,9 @@ use crate::proto::view::Phase;
 const HELD_MAX: usize = 4096;
 /// Bytes of replies of one connection not yet taken by its socket; above it, it is not read.
 const OUT_MAX: usize = 1 << 20;
+/// Replies that may leave are kept back for those behind them that a backup is about to confirm, up to so many bytes: one write
+/// instead of two. Only until the connection is woken, which the next sweep does at the latest.
+const KEEP_BACK_MAX: usize = 16 << 10;
 /// What is read at once.
 const READ_SIZE: usize = 32 << 10;
 /// Connections that wait for each other at most, and the longest key they do it for, bytes.
@@ -190,6 +193,8 @@ struct Core {
     scratch: Vec<u8>,
     reply: Vec<u8>,
     closing: bool,
+    /// What could have left in the turn before was kept back.
+    kept_back: bool,
     tally: Tally,
     /// Commands of this turn, by [`CLASSES`](super::stats::CLASSES).
     ran: [u64; 3],
@@ -246,7 +251,7 @@ impl Connection {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
             let core = &mut self.session.core;
-            let full = core.flush(&self.stream)?;
+            let full = !core.keeps_back() && core.flush(&self.stream)?;
             let idle = core.is_idle();
             if core.client.kill.load(Ordering::Acquire) || (core.closing || eof) && !full && idle {
                 return Ok(None);
@@ -263,9 +268,9 @@ impl Connection {
             let read = !eof && core.reads();
             self.session.give_back();
             eof |= self.wait(read, full).await? == Event::End;
-            if self.session.wants() {
+            if self.session.wants(turn.mono) {
                 others_first().await;
-                warm_wanted(&self.session.core.node);
+                warm_wanted(&self.session.core.node, turn.mono);
             }
         }
     }
@@ -336,7 +341,7 @@ async fn others_first() {
 }
 
 /// Asks for what the wanted keys need, for the first who is back: the others find nothing to do.
-fn warm_wanted(node: &Node) {
+fn warm_wanted(node: &Node, now: Mono) {
     AROUND.with_borrow_mut(|around| {
         let Around { keys, bytes, alone } = around;
         if keys.len() == 1 {
@@ -349,7 +354,7 @@ fn warm_wanted(node: &Node) {
                     *to = Wanted::new(0, slot, &bytes[from..end]);
                     from = end;
                 }
-                node.warm(&mut wanted[..batch.len()]);
+                node.warm(&mut wanted[..batch.len()], now);
             }
         }
         keys.clear();
@@ -382,6 +387,7 @@ impl Session {
             scratch: Vec::new(),
             reply: Vec::new(),
             closing: false,
+            kept_back: false,
             tally: Tally::default(),
             ran: [0; 3],
             tick: id as u32,
@@ -390,12 +396,12 @@ impl Session {
     }
 
     /// Whether what was read is one command whose key others' keys may be asked for with; it is noted for that.
-    fn wants(&mut self) -> bool {
+    fn wants(&mut self, now: Mono) -> bool {
         let Session { input, core } = self;
         if input.json.is_some() || core.closing || core.parked_since.is_some() {
             return false;
         }
-        if !input.ahead.is_empty() || !input.look_ahead(&core.node) {
+        if !input.ahead.is_empty() || !input.look_ahead(&core.node, now) {
             return false;
         }
         if input.ahead.len() > 1 {
@@ -522,7 +528,7 @@ impl Input {
 
     /// Looks ahead for the next commands; whether for any. Where several are here, their keys are asked for together before the first
     /// runs, so that the waits for memory overlap.
-    fn look_ahead(&mut self, node: &Node) -> bool {
+    fn look_ahead(&mut self, node: &Node, now: Mono) -> bool {
         if self.whole.is_some() || !self.decoder.is_between() {
             return false;
         }
@@ -537,12 +543,12 @@ impl Input {
             self.ahead.push(Ahead { glance, first: None });
         }
         if self.ahead.len() > 1 {
-            self.warm(node);
+            self.warm(node, now);
         }
         !self.ahead.is_empty()
     }
 
-    fn warm(&mut self, node: &Node) {
+    fn warm(&mut self, node: &Node, now: Mono) {
         let mut at = self.start;
         let mut keys = [Wanted::NONE; WARM_MAX];
         let mut n = 0;
@@ -554,14 +560,14 @@ impl Input {
             }
             at += ahead.glance.len;
         }
-        node.warm(&mut keys[..n]);
+        node.warm(&mut keys[..n], now);
         for w in &keys[..n] {
             self.ahead[w.n].first = Some(First { slot: w.slot, hash: w.hash });
         }
     }
 
     fn resp_command(&mut self, core: &mut Core, turn: Turn, until: &mut Mono) -> Option<Step> {
-        if self.ran < self.ahead.len() || self.look_ahead(&core.node) {
+        if self.ran < self.ahead.len() || self.look_ahead(&core.node, turn.mono) {
             let Ahead { glance, first } = &self.ahead[self.ran];
             let args = glance.args(&self.buf[self.start..]);
             let step = core.command(args, *first, turn, until, None);
@@ -672,6 +678,13 @@ impl Core {
 
     fn has_room(&self) -> bool {
         self.held.len() < HELD_MAX && self.out.len() - self.written < OUT_MAX
+    }
+
+    /// Whether what may leave waits for what is held behind it, once.
+    fn keeps_back(&mut self) -> bool {
+        let little = !self.out.is_empty() && self.written == 0 && self.out.len() < KEEP_BACK_MAX;
+        self.kept_back = little && !self.held.is_empty() && !self.kept_back;
+        self.kept_back
     }
 
     /// Writes what may leave; whether the socket is full.

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
-use super::store::{NeedRoom, Now, Role, STEPS, Scope, Store, Txn, Wanted, prefetch};
+use super::store::{Digest, NeedRoom, Now, Role, STEPS, Scope, Store, Txn, Wanted, prefetch};
 use super::waiter::Waiter;
 use crate::node::clock::Mono;
 use crate::node::mutant::{self, Mutant};
@@ -145,7 +145,7 @@ impl Shard {
         waiter: &Arc<Waiter>,
         mut command: impl FnMut(Txn<'_>) -> Result<(), NeedRoom>,
     ) -> Ran {
-        let until = match self.slots[slot].serving(turn.mono) {
+        let until = match self.slots[slot].serving_a_command(turn.mono) {
             _ if self.halted => return Ran::Park,
             Serving::Until(until) => until,
             Serving::Wait => return Ran::Park,
@@ -177,25 +177,36 @@ impl Shard {
     }
 
     /// Looks ahead for keys of commands that are about to run.
-    pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
+    pub fn warm(&self, wanted: &mut [Wanted<'_>], now: Mono) {
         wanted.iter().for_each(|w| prefetch::one(&self.slots[w.slot]));
         self.store.warm(wanted);
-        wanted.iter().for_each(|w| self.to_targets(w));
+        wanted.iter().for_each(|w| self.to_targets(w, now));
     }
 
     /// One of [`STEPS`]; first and last for what is known of a slot beside its keys.
-    fn warm_step(&self, step: usize, w: &mut Wanted<'_>) {
+    fn warm_step(&self, step: usize, w: &mut Wanted<'_>, now: Mono) {
         if step == 0 {
             prefetch::one(&self.slots[w.slot]);
         }
         STEPS[step](&self.store, w);
         if step == STEPS.len() - 1 {
-            self.to_targets(w);
+            self.to_targets(w, now);
         }
     }
 
-    fn to_targets(&self, w: &Wanted<'_>) {
-        self.slots[w.slot].targets().iter().for_each(prefetch::one);
+    fn to_targets(&self, w: &Wanted<'_>, now: Mono) {
+        if !self.slots[w.slot].knows_leases(now) {
+            self.to_apart(w.slot);
+        }
+    }
+
+    /// Asks for all that is known of a slot's replication; its own line is here.
+    fn to_apart(&self, slot: Slot) {
+        let repl = &self.slots[slot];
+        repl.targets().iter().for_each(prefetch::one);
+        if let Some(apart) = repl.apart() {
+            prefetch::one(apart);
+        }
     }
 
     /// What became of a held reply.
@@ -348,7 +359,9 @@ impl Shard {
             return true;
         }
         let Some(seq) = repl.count_learner(&peer.node, stream, turn.mono) else { return false };
-        let (keys, digest) = (self.store.slot_stats(slot).keys, self.store.digest(slot));
+        let keys = self.store.slot_stats(slot).keys;
+        let copied = repl.copied_mut(&peer.node, stream).and_then(|c| c.digest_of(seq, keys));
+        let digest = copied.unwrap_or_else(|| self.store.digest(slot));
         lock(&peer.queue).end(*stream, seq, keys, digest);
         peer.wake.notify_one();
         true
@@ -386,11 +399,17 @@ impl Shard {
             return None;
         }
         self.fx.clear();
-        let (fx, mut keys) = (&mut self.fx, 0);
+        let (fx, mut keys, mut digest) = (&mut self.fx, 0, Digest::default());
         let next = self.store.scan(stream.slot, cursor, CHUNK_BYTES, |k, v, deadline| {
             keys += 1;
+            digest.add(k, v, deadline.is_some());
             fx.push(Effect::Set(k, v, deadline.map_or(Ttl::None, Ttl::At)));
         });
+        let repl = &mut self.slots[stream.slot];
+        let seq = repl.seq();
+        if let Some(copied) = repl.copied_mut(&peer.node, stream) {
+            copied.add(seq, keys, digest.sum());
+        }
         peer.copied.keys.fetch_add(keys, Ordering::Relaxed);
         peer.copied.bytes.fetch_add(self.fx.bytes().len() as u64, Ordering::Relaxed);
         lock(&peer.queue).chunk(*stream, self.fx.bytes(), next == 0);
@@ -484,17 +503,24 @@ pub fn lock<T>(m: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// Looks ahead for what acks of these slots' items will change.
+pub fn warm_acked(shards: &[Mutex<Shard>], slots: impl Iterator<Item = Slot> + Clone) {
+    let shard_of = |slot: Slot| lock(&shards[slot.ix() % shards.len()]);
+    slots.clone().for_each(|slot| prefetch::one(&shard_of(slot).slots[slot]));
+    slots.for_each(|slot| shard_of(slot).to_apart(slot));
+}
+
 /// Looks ahead for keys of several shards: a step for all of them, then the next.
-pub fn warm(shards: &[Mutex<Shard>], wanted: &mut [Wanted<'_>]) {
+pub fn warm(shards: &[Mutex<Shard>], wanted: &mut [Wanted<'_>], now: Mono) {
     if let [shard] = shards {
-        return lock(shard).warm(wanted);
+        return lock(shard).warm(wanted, now);
     }
     let shard_of = |w: &Wanted<'_>| w.slot.ix() % shards.len();
     wanted.sort_unstable_by_key(shard_of);
     for step in 0..STEPS.len() {
         for mine in wanted.chunk_by_mut(|a, b| shard_of(a) == shard_of(b)) {
             let shard = lock(&shards[shard_of(&mine[0])]);
-            mine.iter_mut().for_each(|w| shard.warm_step(step, w));
+            mine.iter_mut().for_each(|w| shard.warm_step(step, w, now));
         }
     }
 }

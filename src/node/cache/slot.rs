@@ -35,6 +35,9 @@ use crate::proto::view::{Phase, SlotState};
 pub const PROMISE_MS: u64 = 600;
 /// How long the one who asked may rely on it, counted from the moment it asked.
 pub const LEASE_MS: u64 = 500;
+/// Leases seen before are looked at again when they are good for less than this: a turn is shorter by far, and they are renewed
+/// every 100 ms.
+const LEASE_LEFT_MS: u64 = 250;
 
 /// What this node is to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -82,6 +85,33 @@ pub struct Target<P> {
     pub acked: u64,
     /// It refused an item: never confirms again at this (pterm, since); complained of until removed.
     pub broken: bool,
+    /// What was copied to it.
+    pub copied: CopySum,
+}
+
+/// Count and digest of a copy, as long as nothing was written meanwhile: then they are the slot's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CopySum {
+    /// The slot's seq when the copy began.
+    pub seq: u64,
+    /// Keys copied so far.
+    pub keys: u64,
+    /// The sum of their digests.
+    pub digest: u64,
+}
+
+impl CopySum {
+    /// So many more keys were copied while the slot stood at `seq`.
+    pub fn add(&mut self, seq: u64, keys: u64, digest: u64) {
+        // Once something was written in between, what was copied adds up to nothing any more.
+        self.keys = if self.seq == seq { self.keys + keys } else { u64::MAX };
+        self.digest = self.digest.wrapping_add(digest);
+    }
+
+    /// The digest of the slot as it stands now, if it is known.
+    pub fn digest_of(&self, seq: u64, keys: u64) -> Option<u64> {
+        ((self.seq, self.keys) == (seq, keys)).then_some(self.digest)
+    }
 }
 
 impl<P> Target<P> {
@@ -206,7 +236,8 @@ pub struct SlotRepl<P, W> {
     pterm: u64,
     seq: u64,
     confirmed: u64,
-    serve_after: Mono,
+    /// As primary: a lease of every member of `ack_set` was seen that is good until then; zero if it is to be looked at anew.
+    leased_until: Mono,
     targets: Box<[Target<P>]>,
     rare: Option<Box<Rare<W>>>,
 }
@@ -221,6 +252,8 @@ struct Rare<W> {
     believed: Option<Ref>,
     /// Promises given to former believed primaries bind until then.
     covered_until: Mono,
+    /// As primary: nothing is served before.
+    serve_after: Mono,
     past: (u64, u64),
     /// As primary, during a handover.
     giving: Option<Giving>,
@@ -238,6 +271,7 @@ impl<W> Default for Rare<W> {
             opened: 0,
             believed: None,
             covered_until: Mono(0),
+            serve_after: Mono(0),
             past: (0, 0),
             giving: None,
             waiters: VecDeque::new(),
@@ -256,7 +290,7 @@ impl<P, W> Default for SlotRepl<P, W> {
             pterm: 0,
             seq: 0,
             confirmed: 0,
-            serve_after: Mono(0),
+            leased_until: Mono(0),
             targets: Box::default(),
             rare: None,
         }
@@ -320,7 +354,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
             // The target of a handover is about to be primary: who comes early waits rather than being sent back.
             return if self.receiving { Serving::Wait } else { Serving::No };
         }
-        if self.parked || now < self.serve_after {
+        if self.parked || now < self.serve_after() {
             return Serving::Wait;
         }
         let mut until = Mono(u64::MAX);
@@ -336,6 +370,33 @@ impl<P: Leased, W> SlotRepl<P, W> {
         Serving::Until(until)
     }
 
+    /// The same for a command, without a look at the targets while leases seen before last: a node has thousands of slots, and their
+    /// targets are memory that a command would have to wait for.
+    #[inline]
+    pub fn serving_a_command(&mut self, now: Mono) -> Serving {
+        if self.knows_leases(now) {
+            return Serving::Until(self.leased_until);
+        }
+        let serving = self.serving(now);
+        self.leased_until = if let Serving::Until(until) = serving { until } else { Mono(0) };
+        serving
+    }
+
+    /// Whether [`SlotRepl::serving_a_command`] does without the targets.
+    #[inline]
+    pub fn knows_leases(&self, now: Mono) -> bool {
+        now.plus_ms(LEASE_LEFT_MS) < self.leased_until
+    }
+
+    /// What of it lies apart, to be asked for ahead of its use.
+    pub fn apart(&self) -> Option<&(impl Sized + use<P, W>)> {
+        self.rare()
+    }
+
+    fn serve_after(&self) -> Mono {
+        self.rare().map_or(Mono(0), |r| r.serve_after)
+    }
+
     /// Whether this primary is to give the slot away.
     pub fn is_giving(&self) -> bool {
         self.rare().is_some_and(|r| r.giving.is_some())
@@ -347,12 +408,13 @@ impl<P: Leased, W> SlotRepl<P, W> {
     /// committed at any time.
     pub fn relinquish(&mut self, now: Mono, known: u64) -> Option<(u64, u64)> {
         let rare = self.rare.as_deref()?;
-        let giving = rare.giving.as_ref().filter(|_| now >= self.serve_after)?;
+        let giving = rare.giving.as_ref().filter(|_| now >= rare.serve_after)?;
         let knows = |t: &Target<P>| t.node == giving.to && t.peer.lease().cfg_index >= giving.asked;
         if !self.parked && (known < giving.asked || !self.targets.iter().any(knows)) {
             return None;
         }
         self.parked = true;
+        self.leased_until = Mono(0);
         (self.confirmed >= self.seq).then_some((rare.cver, self.seq))
     }
 
@@ -458,12 +520,18 @@ impl<P: Leased, W> SlotRepl<P, W> {
         self.targets.iter().find(|t| t.stage == Stage::Wanted)
     }
 
+    /// What was copied to a target so far, to be added to.
+    pub fn copied_mut(&mut self, node: &Ref, stream: &Stream) -> Option<&mut CopySum> {
+        self.target_mut(node, stream).map(|t| &mut t.copied)
+    }
+
     /// Opens the copy session: from now on the learner gets every item. Returns the stream and the first seq it will see.
     pub fn open_copy(&mut self, slot: Slot, node: &Ref, since: u64) -> Option<(Stream, u64)> {
         let stream = self.stream(slot, since);
         let next = self.seq + 1;
         let t = self.target_mut(node, &stream)?;
         (t.stage == Stage::Wanted).then(|| t.stage = Stage::Copying)?;
+        t.copied = CopySum { seq: next - 1, ..CopySum::default() };
         Some((stream, next))
     }
 
@@ -476,6 +544,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
             return None;
         }
         t.stage = Stage::Counted;
+        self.leased_until = Mono(0);
         // Items before the copy's end are covered by SYNC_END itself; those still on their way confirm themselves.
         Some(seq)
     }
@@ -511,7 +580,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
     /// Learners to report ready: (learner, cver, since). None before this primary's own promises are over: a learner in sync
     /// could be promoted without having waited for them.
     pub fn ready_learners(&self, now: Mono) -> impl Iterator<Item = (&Ref, u64, u64)> {
-        let may_report = now >= self.serve_after || mutant::is(Mutant::ReadyUnderPromise);
+        let may_report = now >= self.serve_after() || mutant::is(Mutant::ReadyUnderPromise);
         let may_report = self.rank == Rank::Primary && may_report;
         self.targets
             .iter()
@@ -593,6 +662,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
         if new.cver == self.cver() {
             return change;
         }
+        self.leased_until = Mono(0);
         let skips_wait = self.remembers_handover();
         let rare = self.rare.get_or_insert_default();
         if rare.believed != new.primary {
@@ -651,7 +721,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
             self.confirmed = 0;
             let fresh = was == Rank::Holder || self.seq == 0 && was == Rank::None;
             let hasty = if fresh { Mutant::NoWaitAfterHandOut } else { Mutant::NoPromiseWait };
-            self.serve_after = if new.clean || mutant::is(hasty) || skips_wait {
+            rare.serve_after = if new.clean || mutant::is(hasty) || skips_wait {
                 Mono(0)
             } else if fresh {
                 // Handed out empty, or come back: whoever was primary before may hold a lease this node knows nothing of.
@@ -689,6 +759,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
                     stage: fresh,
                     acked: 0,
                     broken: false,
+                    copied: CopySum::default(),
                 },
             };
             if fresh == Stage::Live {

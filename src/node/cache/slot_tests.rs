@@ -67,6 +67,58 @@ fn a_lease_counts_only_in_time_and_from_a_view_at_or_above_the_pterm() {
 }
 
 #[test]
+fn leases_seen_are_trusted_while_they_are_good_for_a_while_and_the_configuration_stays() {
+    let until = |ms| Serving::Until(T.plus_ms(ms));
+    let gone = Lease::default();
+    let (mut r, lease) = formed();
+    assert_eq!(r.serving_a_command(T), until(400));
+    lease.0.set(Lease { until: T.plus_ms(500), cfg_index: 10 });
+    assert_eq!(r.serving_a_command(T.plus_ms(400 - LEASE_LEFT_MS - 1)), until(400));
+    assert_eq!(r.serving_a_command(T.plus_ms(400 - LEASE_LEFT_MS)), until(500), "looked at anew in time");
+    // A promise binds whoever gave it, whatever else is known of him by now: to its end, and no longer.
+    lease.0.set(gone);
+    assert_eq!(r.serving_a_command(T.plus_ms(500 - LEASE_LEFT_MS - 1)), until(500));
+    assert_eq!(r.serving_a_command(T.plus_ms(500 - LEASE_LEFT_MS)), Serving::Wait);
+    // A learner that is counted, and a member of another configuration, are looked at before anything else is served.
+    let (mut r, lease) = formed();
+    take(&mut r, &state(11, 10, 1, &[(1, 10), (2, 10)], &[(3, 11)]), 1, Mono(0), &lease);
+    let stream = r.open_copy(SLOT, &node(3), 11).unwrap().0;
+    assert_eq!(r.serving_a_command(T), until(400));
+    assert!(r.count_learner(&node(3), &stream, T).is_some());
+    lease.0.set(gone);
+    assert_eq!(r.serving_a_command(T), Serving::Wait);
+    lease.0.set(Lease { until: T.plus_ms(400), cfg_index: 11 });
+    assert_eq!(r.serving_a_command(T), until(400));
+    take(&mut r, &state(20, 20, 2, &[(1, 10), (2, 10)], &[]), 1, Mono(0), &lease);
+    assert_eq!(r.serving_a_command(T), Serving::No);
+    // Nor is anything once it is being given away.
+    let (mut r, lease) = formed();
+    take(&mut r, &handover(20, 2, &BOTH), 1, Mono(0), &lease);
+    lease.0.set(Lease { until: T.plus_ms(400), cfg_index: 20 });
+    assert_eq!(r.serving_a_command(T), until(400));
+    assert_eq!(r.relinquish(T, 20), Some((20, 0)));
+    assert_eq!(r.serving_a_command(T), Serving::Wait);
+}
+
+#[test]
+fn a_copy_adds_up_only_while_nothing_is_written() {
+    let (mut r, lease) = formed();
+    take(&mut r, &state(11, 10, 1, &[(1, 10), (2, 10)], &[(3, 11)]), 1, Mono(0), &lease);
+    r.commit();
+    let stream = r.open_copy(SLOT, &node(3), 11).unwrap().0;
+    assert_eq!(r.copied_mut(&node(3), &stream), Some(&mut CopySum { seq: 1, keys: 0, digest: 0 }));
+    let seq = r.seq();
+    r.copied_mut(&node(3), &stream).unwrap().add(seq, 2, 5);
+    r.copied_mut(&node(3), &stream).unwrap().add(seq, 3, 7);
+    assert_eq!(r.copied_mut(&node(3), &stream).unwrap().digest_of(1, 5), Some(12));
+    assert_eq!(r.copied_mut(&node(3), &stream).unwrap().digest_of(1, 6), None);
+    let seq = r.commit();
+    r.copied_mut(&node(3), &stream).unwrap().add(seq, 0, 0);
+    assert_eq!(r.copied_mut(&node(3), &stream).unwrap().digest_of(1, 5), None);
+    assert_eq!(r.copied_mut(&node(3), &stream).unwrap().digest_of(2, 5), None);
+}
+
+#[test]
 fn a_write_is_confirmed_by_its_backup_at_this_pterm_and_since_only() {
     let (mut r, _) = formed();
     assert_eq!(r.commit(), 1);

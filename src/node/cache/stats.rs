@@ -133,6 +133,8 @@ pub struct Counters {
     pub bytes_in: AtomicU64,
     /// Bytes written to clients.
     pub bytes_out: AtomicU64,
+    /// Steps of copies, as sender or receiver.
+    pub copies: AtomicU64,
     /// Service times by class of command: [`CLASSES`].
     pub classes: [Histogram; 3],
     /// How long replies were held until they were confirmed.

@@ -61,6 +61,16 @@ impl Inbox {
         &self.buf[self.start..]
     }
 
+    /// The whole frames that come next, without taking them, up to the first that is none.
+    pub fn ahead(&self) -> impl Iterator<Item = Frame<'_>> {
+        let mut at = self.start;
+        std::iter::from_fn(move || {
+            let (frame, len) = frame::take(&self.buf[at..]).ok()??;
+            at += len;
+            Some(frame)
+        })
+    }
+
     fn make_room(&mut self) {
         if self.start == self.buf.len() {
             self.buf.clear();
