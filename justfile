@@ -22,6 +22,10 @@ bench:
     cargo build --release --locked
     PEERS_CACHECTL=$PWD/target/release/cachectl cargo bench --locked --bench peers
 
+# What a backup costs: three nodes with one and without, and every other cluster on PATH with asynchronous replicas.
+clusters:
+    cargo bench --locked --bench clusters
+
 # What one node costs by memory and as it grows, and whether anything makes it pause: `just engine memory pauses` names parts.
 engine *PARTS:
     cargo build --release --locked

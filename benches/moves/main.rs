@@ -273,9 +273,10 @@ fn step(c: &Cluster, watcher: &mut Watcher, command: &str, arg: &str) -> Result<
 fn took(c: &Cluster, id: u64) -> Result<f64, String> {
     let out = c.run(&["events", "-o", "json"]);
     let events: Vec<Json> = text(&out.stdout).lines().filter_map(|l| serde_json::from_str(l).ok()).collect();
+    let id = id.to_string();
     let at = |word: &str| {
         let said = |e: &&Json| e["text"].as_str().is_some_and(|t| t.contains(word));
-        let found = events.iter().filter(|e| e["kind"] == "operation" && e["subject"] == id.to_string()).find(said);
+        let found = events.iter().filter(|e| e["kind"] == "operation" && e["subject"] == id.as_str()).find(said);
         found.map(|e| number(e, "/at_ms")).ok_or_else(|| format!("no event says {word} of operation {id}"))
     };
     Ok(at(" done")?.saturating_sub(at(" accepted")?) as f64 / 1e3)
