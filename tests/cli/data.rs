@@ -1,8 +1,10 @@
 //! The client commands, against a real cluster.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 
+use crate::common::PATIENCE;
 use crate::sandbox::{Ran, Sandbox};
 
 #[test]
@@ -45,6 +47,34 @@ fn keys_are_written_read_counted_and_found() {
     assert!(primary.is_string() && backup.is_string() && primary != backup, "{place}");
     let table = s.run(&["where", "foo"]).exits(0).out;
     assert!(table.contains("12182") && table.contains(primary.as_str().unwrap()), "{table}");
+}
+
+/// What can leave is kept back for what a backup is about to confirm, but not for long.
+#[test]
+fn a_write_that_is_not_confirmed_does_not_hold_back_a_reply_before_it() {
+    let s = Sandbox::new();
+    s.up(&[]).exits(0);
+    let place = |key: &str| s.run(&["where", key, "-o", "json"]).exits(0).json();
+    let of = |key: &str, backup: &str| {
+        let place = place(key);
+        place["primary"]["id"] == "n1" && place["backup"]["id"] == backup
+    };
+    let find = |backup: &str| (0..).map(|n| format!("k{n}")).find(|key| of(key, backup)).unwrap();
+    let (read, written) = (find("n3"), find("n2"));
+    let addr = place(&read)["primary"]["addr"].as_str().unwrap().to_owned();
+    let mut client = TcpStream::connect(addr).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    // With nobody to replace the backup the write is never confirmed.
+    for who in ["m1", "m2", "m3", "n2"] {
+        s.run(&["chaos", "pause", who]).exits(0);
+    }
+    client.write_all(format!("GET {read}\r\nSET {written} v\r\n").as_bytes()).unwrap();
+    let mut got = [0; 64];
+    let n = client.read(&mut got).unwrap();
+    assert_eq!(String::from_utf8_lossy(&got[..n]), "$-1\r\n");
+    for who in ["n2", "m1", "m2", "m3"] {
+        s.run(&["chaos", "resume", who]).exits(0);
+    }
 }
 
 #[test]
