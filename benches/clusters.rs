@@ -9,12 +9,11 @@
 #[path = "../tests/common/mod.rs"]
 mod common;
 
-use std::net::TcpListener;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use common::{CACHECTL, Cluster, text};
+use common::{CACHECTL, Cluster, free_port, text};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde_json::Value as Json;
 
@@ -24,8 +23,6 @@ const START: Duration = Duration::from_secs(20);
 const GOSSIP: Duration = Duration::from_secs(4);
 /// Before anything is counted.
 const WARMUP: &str = "1s";
-/// A node's port for peers is so far above the one for clients.
-const PEERS: u16 = 10_000;
 /// Pipeline and SET:GET of every measurement.
 const LOADS: [(&str, &str); 4] = [("1", "0:1"), ("1", "1:10"), ("16", "0:1"), ("16", "1:10")];
 
@@ -100,18 +97,11 @@ fn said(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// A port that is free now, and whose neighbour for peers is free too.
-fn free_port() -> Result<u16, String> {
-    let is_free = |port: &u16| port.checked_add(PEERS).is_some_and(|p| TcpListener::bind(("127.0.0.1", p)).is_ok());
-    let free = || Some(TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port());
-    (0..1000).filter_map(|_| free()).find(is_free).ok_or_else(|| "no free port".into())
-}
-
 /// Three primaries with a replica each; one's address.
 fn others(program: &str, dir: &std::path::Path) -> Result<(Servers, String), String> {
     let (mut running, mut addrs) = (Servers(Vec::new()), Vec::new());
     for n in 0..6 {
-        let (port, home) = (free_port()?, dir.join(n.to_string()));
+        let (port, home) = (free_port(), dir.join(n.to_string()));
         std::fs::create_dir(&home).map_err(|e| e.to_string())?;
         let child = Command::new(program)
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--cluster-enabled", "yes"])

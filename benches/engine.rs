@@ -14,7 +14,7 @@
 mod common;
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,14 +64,7 @@ struct Node {
 
 impl Node {
     fn start(cores: &str, flags: &[&str]) -> Result<Node, String> {
-        let addr = loop {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
-            let addr = free.map_err(|e| e.to_string())?;
-            // The port for peers, 10,000 above, has to be one too.
-            if addr.port() <= u16::MAX - 10_000 {
-                break addr;
-            }
-        };
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, common::free_port()));
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let child = Command::new("taskset")
             .args(["-c", cores, &cachectl(), "node", "--standalone", "--log", "warn", "--listen", &addr.to_string()])

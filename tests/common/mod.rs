@@ -38,6 +38,13 @@ pub fn wait_for<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// A port that is free now, as is the one 10,000 above it, where a node's peers connect.
+pub fn free_port() -> u16 {
+    let free = || TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok().map(|a| a.port());
+    let fits = |port: &u16| port.checked_add(10_000).is_some_and(|p| TcpListener::bind(("127.0.0.1", p)).is_ok());
+    (0..1000).filter_map(|_| free()).find(fits).expect("a free port")
+}
+
 /// A block of 200 ports (and their +10000) that is free now and that no other test of this machine takes at once.
 pub fn free_block() -> u16 {
     for _ in 0..200 {

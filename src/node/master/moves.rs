@@ -36,8 +36,8 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Where clients are connected: enough to hide the commits between the steps, few enough that none of them waits for long, and that a
-    /// cancel, which finishes what is under way, is soon done.
+    /// Where clients are connected: enough to hide the commits between the steps, few enough that none of them waits for
+    /// long, and that a cancel, which finishes what is under way, is soon done.
     pub const ASKED: Self = Self { copies_per_primary: 512, copies_per_target: 2048, handovers_per_primary: 512 };
     /// Where none is the entries are what takes time, for each makes every process look at the whole table: few of them.
     pub const QUIET: Self = Self { copies_per_primary: 1536, copies_per_target: 4608, handovers_per_primary: 1536 };
