@@ -1,10 +1,13 @@
 //! What a synchronous backup costs: three nodes with one, three without, and three primaries of every other cluster on PATH with an
-//! asynchronous replica each, one after the other, all of a cluster's nodes on one core and the generator on another.
-//! `cargo bench --bench clusters`, or `just clusters`.
+//! asynchronous replica each, all nodes on one core and the generator on another. `cargo bench --bench clusters`, or `just clusters`.
 //!
-//! Printed is the CPU of all nodes together, seconds per million operations: medians of `CLUSTERS_RUNS` (5) rounds with their
-//! spread, and the medians of the rounds' ratios. Other settings: `CLUSTERS_KEYS` (1000000), `CLUSTERS_SIZE` (100) bytes a
-//! value, `CLUSTERS_SECONDS` (3) a measurement, `CLUSTERS_CORES` (0,1) for the nodes and the generator.
+//! What a machine gives changes by a quarter within minutes where others share it. So all clusters run and are full before any
+//! is measured, and then each has a short turn after the other, many times: ratios are of turns next to each other.
+//!
+//! Printed is the CPU of all nodes together, seconds per million operations: medians of all turns with their spread, and the
+//! medians of the turns' ratios. `CLUSTERS_RUNS` (2) rounds with clusters started anew, in an order turned round each time;
+//! `CLUSTERS_TURNS` (5) in each, `CLUSTERS_SECONDS` (2) a turn. Other settings: `CLUSTERS_KEYS` (1000000), `CLUSTERS_SIZE`
+//! (100) bytes a value, `CLUSTERS_CORES` (0,1) for the nodes and the generator.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -22,7 +25,7 @@ const START: Duration = Duration::from_secs(20);
 /// A cluster's parts know each other by then, and replicas are copied.
 const GOSSIP: Duration = Duration::from_secs(4);
 /// Before anything is counted.
-const WARMUP: &str = "1s";
+const WARMUP: &str = "500ms";
 /// Pipeline and SET:GET of every measurement.
 const LOADS: [(&str, &str); 4] = [("1", "0:1"), ("1", "1:10"), ("16", "0:1"), ("16", "1:10")];
 
@@ -48,6 +51,7 @@ struct Settings {
     size: String,
     time: String,
     runs: usize,
+    turns: usize,
     nodes: usize,
     generator: usize,
 }
@@ -62,8 +66,9 @@ impl Settings {
         Ok(Self {
             keys: number("CLUSTERS_KEYS", "1000000")?.to_string(),
             size: number("CLUSTERS_SIZE", "100")?.to_string(),
-            time: format!("{}s", number("CLUSTERS_SECONDS", "3")?),
-            runs: number("CLUSTERS_RUNS", "5")?.max(1),
+            time: format!("{}s", number("CLUSTERS_SECONDS", "2")?),
+            runs: number("CLUSTERS_RUNS", "2")?.max(1),
+            turns: number("CLUSTERS_TURNS", "5")?.max(1),
             nodes: core(nodes)?,
             generator: core(generator)?,
         })
@@ -124,46 +129,75 @@ fn others(program: &str, dir: &std::path::Path) -> Result<(Servers, String), Str
     Ok((running, addrs.swap_remove(0)))
 }
 
-/// One measurement of each load, by `bench`, which makes a command of its arguments.
-fn loads(s: &Settings, bench: impl Fn(&[&str]) -> Command) -> Result<Vec<f64>, String> {
-    let run = |more: &[&str]| -> Result<Json, String> {
+/// A cluster that is running, or its processes one by one.
+enum Running {
+    Ours(Box<Cluster>),
+    Others { servers: Servers, addr: String, _dir: tempfile::TempDir },
+}
+
+impl Running {
+    fn start(who: Who, s: &Settings) -> Result<Self, String> {
+        pin(s.nodes)?;
+        let own =
+            |backups| Running::Ours(Box::new(Cluster::up(&["--nodes", "3", "--backups", backups, "--memory", "2gb"])));
+        Ok(match who {
+            Who::Backed => own("1"),
+            Who::Alone => own("0"),
+            Who::Other(program) => {
+                let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+                let (servers, addr) = others(program, dir.path())?;
+                Running::Others { servers, addr, _dir: dir }
+            }
+        })
+    }
+
+    /// One run of the generator; its document.
+    fn bench(&self, s: &Settings, more: &[&str]) -> Result<Json, String> {
+        pin(s.generator)?;
         let given = ["bench", "-o", "json", "--keys", &s.keys, "--size", &s.size];
-        let doc: Json =
-            serde_json::from_str(&said(&mut bench(&[&given, more].concat()))?).map_err(|e| e.to_string())?;
+        let args = [&given, more].concat();
+        let mut bench = match self {
+            Running::Ours(c) => c.command(&args),
+            Running::Others { servers, addr, .. } => {
+                let mut bench = Command::new(CACHECTL);
+                bench.args(args).args(["--cluster", "--addr", addr]);
+                bench.args(servers.0.iter().flat_map(|c| ["--server-pid".into(), c.id().to_string()]));
+                bench
+            }
+        };
+        let doc: Json = serde_json::from_str(&said(&mut bench)?).map_err(|e| e.to_string())?;
         match doc["errors_total"].as_u64() {
             Some(0) => Ok(doc),
             _ => Err(format!("errors: {}", doc["errors"])),
         }
-    };
-    pin(s.generator)?;
-    run(&["--load", "--requests", "1", "--pipeline", "16"])?;
-    let measure = |(pipeline, ratio): (&str, &str)| {
-        let doc = run(&["--pipeline", pipeline, "--ratio", ratio, "--duration", &s.time, "--warmup", WARMUP])?;
-        doc["servers"]["cpu_s_per_mops"].as_f64().ok_or_else(|| format!("no CPU is told: {}", doc["servers"]))
-    };
-    LOADS.into_iter().map(measure).collect()
+    }
 }
 
-fn measure(who: Who, s: &Settings) -> Result<Vec<f64>, String> {
-    pin(s.nodes)?;
-    match who {
-        Who::Backed | Who::Alone => {
-            let backups = if who == Who::Backed { "1" } else { "0" };
-            let c = Cluster::up(&["--nodes", "3", "--backups", backups, "--memory", "2gb"]);
-            loads(s, |args| c.command(args))
-        }
-        Who::Other(program) => {
-            let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-            let (servers, addr) = others(program, dir.path())?;
-            let pids: Vec<String> =
-                servers.0.iter().flat_map(|c| ["--server-pid".into(), c.id().to_string()]).collect();
-            loads(s, |args| {
-                let mut bench = Command::new(CACHECTL);
-                bench.args(args).args(["--cluster", "--addr", &addr]).args(&pids);
-                bench
-            })
+/// Of each load and cluster what its turns cost, added to `costs`.
+fn measure(all: &[Who], s: &Settings, costs: &mut [Vec<Vec<f64>>], reversed: bool) -> Result<(), String> {
+    // Who is started later may be given better memory.
+    let mut order: Vec<usize> = (0..all.len()).collect();
+    if reversed {
+        order.reverse();
+    }
+    let mut running = Vec::new();
+    for &at in &order {
+        let cluster = Running::start(all[at], s)?;
+        cluster.bench(s, &["--load", "--requests", "1", "--pipeline", "16"])?;
+        running.push((at, cluster));
+    }
+    for ((pipeline, ratio), costs) in LOADS.into_iter().zip(costs) {
+        for turn in 1..=s.turns {
+            eprintln!("pipeline {pipeline}, SET:GET {ratio}, turn {turn} of {}", s.turns);
+            for (at, cluster) in &running {
+                let more = ["--pipeline", pipeline, "--ratio", ratio, "--duration", &s.time, "--warmup", WARMUP];
+                let doc = cluster.bench(s, &more)?;
+                let cost = doc["servers"]["cpu_s_per_mops"].as_f64();
+                costs[*at].push(cost.ok_or_else(|| format!("no CPU is told: {}", doc["servers"]))?);
+            }
         }
     }
+    Ok(())
 }
 
 fn median(mut all: Vec<f64>) -> f64 {
@@ -176,23 +210,22 @@ fn run() -> Result<(), String> {
     let on_path = |program: &&str| Command::new(program).arg("--version").output().is_ok();
     let mut all = vec![Who::Backed, Who::Alone];
     all.extend(["redis-server", "valkey-server"].into_iter().filter(on_path).map(Who::Other));
-    let mut rounds: Vec<Vec<Vec<f64>>> = Vec::new();
+    let mut costs = vec![vec![Vec::new(); all.len()]; LOADS.len()];
     for round in 1..=s.runs {
         eprintln!("round {round} of {}", s.runs);
-        rounds.push(all.iter().map(|who| measure(*who, &s)).collect::<Result<_, _>>()?);
+        measure(&all, &s, &mut costs, round % 2 == 0)?;
     }
     println!(
-        "{} keys, {} B values, three primaries on core {}, generator on core {}; CPU s of all nodes per M ops, median of {} \
-         (spread), × = the first to this one, median of rounds",
-        s.keys, s.size, s.nodes, s.generator, s.runs
+        "{} keys, {} B values, three primaries on core {}, generator on core {}; CPU s of all nodes per M ops, median of {} × {} \
+         turns (spread), × = the first to this one, median of turns",
+        s.keys, s.size, s.nodes, s.generator, s.runs, s.turns
     );
-    for (load, (pipeline, ratio)) in LOADS.into_iter().enumerate() {
+    for ((pipeline, ratio), costs) in LOADS.into_iter().zip(costs) {
         println!("pipeline {pipeline}, SET:GET {ratio}");
-        for (at, who) in all.iter().enumerate() {
-            let of: Vec<f64> = rounds.iter().map(|r| r[at][load]).collect();
+        for (who, of) in all.iter().zip(&costs) {
             let (low, high) = of.iter().fold((f64::MAX, 0f64), |(l, h), x| (l.min(*x), h.max(*x)));
-            let ratio = median(rounds.iter().map(|r| r[0][load] / r[at][load]).collect());
-            println!("  {:28} {:7.3} ({low:.3}–{high:.3})  {ratio:.2}×", who.name(), median(of));
+            let ratio = median(costs[0].iter().zip(of).map(|(first, this)| first / this).collect());
+            println!("  {:28} {:7.3} ({low:.3}–{high:.3})  {ratio:.2}×", who.name(), median(of.clone()));
         }
     }
     Ok(())

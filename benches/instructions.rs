@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cachectl::node::cache::node::Node;
-use cachectl::node::cache::serve::Session;
+use cachectl::node::cache::session::Session;
 use cachectl::node::config::{Eviction, NodeConfig};
 use cachectl::proto::id::{Incarnation, Ref};
 use cachectl::proto::resp::encode_command;

@@ -1,9 +1,12 @@
-//! cachectl beside every other cache found on PATH, one after the other, each alone on one core, under one generator on another.
+//! cachectl beside every other cache found on PATH, all on one core, asked in turns by one generator on another.
 //! `just bench` or `cargo bench --bench peers`; prints a table and writes it to `target/peers.md`.
 //!
-//! Settings by environment: `PEERS_KEYS` (1000000), `PEERS_SECONDS` (5) a measurement, `PEERS_RUNS` (3) rounds, of which the
-//! median is shown with its spread, `PEERS_SIZE` (100) bytes a value, `PEERS_PIPELINES` (1,16), `PEERS_CORES` (0,1) for the
-//! server and the generator.
+//! What a machine gives changes by a quarter within minutes where others share it. So all servers run and are full before any
+//! is measured, and then each has a short turn after the other, many times: ratios are of turns next to each other.
+//!
+//! Settings by environment: `PEERS_RUNS` (2) rounds with servers started anew, `PEERS_TURNS` (5) in each, `PEERS_SECONDS` (2) a
+//! turn, `PEERS_KEYS` (1000000), `PEERS_SIZE` (100) bytes a value, `PEERS_PIPELINES` (1,16), `PEERS_CORES` (0,1) for the servers
+//! and the generator, `PEERS_ONLY` names of servers (all).
 //!
 //! The **floor** is `echo.rs`: it reads, counts commands by their length, and writes as many canned replies of the right
 //! length. It has no keys. What it costs is the kernel's price of the bytes; nobody goes below it.
@@ -21,6 +24,8 @@ use serde_json::Value as Json;
 
 /// The binary of this build; `PEERS_CACHECTL` names another, as `just bench` does with the release.
 const CACHECTL: &str = env!("CARGO_BIN_EXE_cachectl");
+/// Before anything is counted.
+const WARMUP: &str = "500ms";
 /// How long a server may take to listen.
 const START: Duration = Duration::from_secs(20);
 
@@ -28,6 +33,7 @@ struct Settings {
     keys: u64,
     seconds: u64,
     runs: usize,
+    turns: usize,
     size: u64,
     pipelines: Vec<u64>,
     server_core: String,
@@ -52,8 +58,9 @@ impl Settings {
         let (server_core, load_core) = cores.split_once(',').ok_or("PEERS_CORES is SERVER,GENERATOR")?;
         Ok(Self {
             keys: number("PEERS_KEYS", "1000000")?,
-            seconds: number("PEERS_SECONDS", "5")?,
-            runs: number("PEERS_RUNS", "3")? as usize,
+            seconds: number("PEERS_SECONDS", "2")?,
+            runs: number("PEERS_RUNS", "2")? as usize,
+            turns: number("PEERS_TURNS", "5")? as usize,
             size: number("PEERS_SIZE", "100")?,
             pipelines: pipelines.map_err(|e| format!("PEERS_PIPELINES: {e}"))?,
             server_core: server_core.to_owned(),
@@ -191,26 +198,37 @@ impl Drop for Running {
 /// Figures by (server, column): one number a round.
 type Figures = BTreeMap<(usize, String), Vec<f64>>;
 
-fn measure(at: usize, server: Server, s: &Settings, figures: &mut Figures) -> Result<(), String> {
-    let running = Running::start(server, s)?;
-    let mut put = |column: String, value: Option<f64>| {
+/// Fills all servers, one after the other, and asks them in turns.
+fn measure(servers: &[Server], s: &Settings, figures: &mut Figures) -> Result<(), String> {
+    let mut put = |at: usize, column: String, value: Option<f64>| {
         if let Some(value) = value {
             figures.entry((at, column)).or_default().push(value);
         }
     };
-    let filled = running.load(server, s, &["--load", "--requests", "1"])?;
-    let rss = |when: &str| filled["servers"][when].as_f64();
-    let grown = rss("rss_after_bytes").zip(rss("rss_before_bytes")).map(|(a, b)| (a - b) / s.keys as f64);
-    // The floor holds nothing.
-    put("RSS B/item".into(), grown.filter(|_| server != Server::Floor));
+    let mut all = Vec::new();
+    for (at, server) in servers.iter().enumerate() {
+        let running = Running::start(*server, s)?;
+        let filled = running.load(*server, s, &["--load", "--requests", "1"])?;
+        let rss = |when: &str| filled["servers"][when].as_f64();
+        let grown = rss("rss_after_bytes").zip(rss("rss_before_bytes")).map(|(a, b)| (a - b) / s.keys as f64);
+        // The floor holds nothing.
+        put(at, "RSS B/item".into(), grown.filter(|_| *server != Server::Floor));
+        all.push(running);
+    }
+    let time = format!("{}s", s.seconds);
     for p in &s.pipelines {
-        let (pipeline, time) = (p.to_string(), format!("{}s", s.seconds));
-        let doc = running.load(server, s, &["--pipeline", &pipeline, "--duration", &time, "--warmup", "1s"])?;
-        put(format!("CPU s/M ops, P{p}"), doc["servers"]["cpu_s_per_mops"].as_f64());
-        put(format!("k ops/s, P{p}"), doc["ops_per_s"].as_f64().map(|n| n / 1e3));
-        put(format!("p50 µs, P{p}"), doc["all"]["p50_us"].as_f64());
-        put(format!("p99 µs, P{p}"), doc["all"]["p99_us"].as_f64());
-        put(format!("generator CPU, P{p}"), doc["generator"]["cpu_s_per_mops"].as_f64());
+        for turn in 1..=s.turns {
+            eprintln!("pipeline {p}, turn {turn} of {}", s.turns);
+            for (at, (running, server)) in all.iter().zip(servers).enumerate() {
+                let more = ["--pipeline", &p.to_string(), "--duration", &time, "--warmup", WARMUP];
+                let doc = running.load(*server, s, &more)?;
+                put(at, format!("CPU s/M ops, P{p}"), doc["servers"]["cpu_s_per_mops"].as_f64());
+                put(at, format!("k ops/s, P{p}"), doc["ops_per_s"].as_f64().map(|n| n / 1e3));
+                put(at, format!("p50 µs, P{p}"), doc["all"]["p50_us"].as_f64());
+                put(at, format!("p99 µs, P{p}"), doc["all"]["p99_us"].as_f64());
+                put(at, format!("generator CPU, P{p}"), doc["generator"]["cpu_s_per_mops"].as_f64());
+            }
+        }
     }
     Ok(())
 }
@@ -222,12 +240,12 @@ fn median(all: &[f64]) -> f64 {
     if n % 2 == 1 { all[n / 2] } else { (all[n / 2 - 1] + all[n / 2]) / 2.0 }
 }
 
-/// Rows are figures, columns servers: the median, its ratio to cachectl's, and how far rounds lie apart.
+/// Rows are figures, columns servers: the median, how far turns lie apart, and the median of each turn's ratio to cachectl's.
 fn table(servers: &[Server], s: &Settings, figures: &Figures) -> String {
     let mut text = format!(
-        "{} keys, {} B values, SET:GET 1:10, 50 connections, server on core {}, generator on core {}; median of {} rounds of \
-         {} s (spread), × = ratio to cachectl\n\n|  |",
-        s.keys, s.size, s.server_core, s.load_core, s.runs, s.seconds
+        "{} keys, {} B values, SET:GET 1:10, 50 connections, servers on core {}, generator on core {}; median of {} × {} turns of \
+         {} s (spread), × = cachectl's beside it, median of turns\n\n|  |",
+        s.keys, s.size, s.server_core, s.load_core, s.runs, s.turns, s.seconds
     );
     for server in servers {
         // Writing to a String can't fail.
@@ -238,7 +256,7 @@ fn table(servers: &[Server], s: &Settings, figures: &Figures) -> String {
     let columns: std::collections::BTreeSet<&String> = figures.keys().map(|(_, c)| c).collect();
     for column in columns {
         let _ = write!(text, "\n| {column} |");
-        let ours = figures.get(&(0, column.clone())).map(|f| median(f));
+        let ours = figures.get(&(0, column.clone()));
         for at in 0..servers.len() {
             let Some(all) = figures.get(&(at, column.clone())) else {
                 text.push_str(" – |");
@@ -248,8 +266,9 @@ fn table(servers: &[Server], s: &Settings, figures: &Figures) -> String {
             let (low, high) = all.iter().fold((m, m), |(l, h), x| (l.min(*x), h.max(*x)));
             let digits = if m < 10.0 { 3 } else { 0 };
             let _ = write!(text, " {m:.digits$} ({low:.digits$}–{high:.digits$})");
-            if let Some(ours) = ours.filter(|o| at > 0 && *o > 0.0) {
-                let _ = write!(text, " {:.2}×", m / ours);
+            if let Some(ours) = ours.filter(|_| at > 0) {
+                let ratios: Vec<f64> = ours.iter().zip(all).map(|(ours, theirs)| ours / theirs).collect();
+                let _ = write!(text, " {:.2}×", median(&ratios));
             }
             text.push_str(" |");
         }
@@ -271,22 +290,16 @@ fn run() -> Result<(), String> {
         return Err("taskset (util-linux) is needed to pin processes to cores".into());
     }
     let s = Settings::read()?;
-    let mut servers = vec![Server::Cachectl];
-    for program in ["redis-server", "valkey-server"] {
-        if on_path(program) {
-            servers.push(Server::Redis(program));
-        }
-    }
-    if on_path("memcached") {
-        servers.push(Server::Memcached);
-    }
-    servers.push(Server::Floor);
+    let only = var("PEERS_ONLY", "");
+    let wanted = |server: &Server| only.is_empty() || only.split(',').any(|name| name == server.name());
+    let programs = ["redis-server", "valkey-server"].into_iter().filter(|p| on_path(p)).map(Server::Redis);
+    let memcached = on_path("memcached").then_some(Server::Memcached);
+    let others = programs.chain(memcached).chain([Server::Floor]).filter(wanted);
+    let servers: Vec<Server> = std::iter::once(Server::Cachectl).chain(others).collect();
     let mut figures = Figures::new();
     for round in 1..=s.runs {
-        for (at, server) in servers.iter().enumerate() {
-            eprintln!("round {round} of {}: {}", s.runs, server.name());
-            measure(at, *server, &s, &mut figures)?;
-        }
+        eprintln!("round {round} of {}", s.runs);
+        measure(&servers, &s, &mut figures)?;
     }
     let text = table(&servers, &s, &figures);
     print!("{text}");

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use tokio::sync::Notify;
+
 use super::command::{ClientInfo, ConnState, Spec};
 use super::shard::lock;
 use super::waiter::Waiter;
@@ -47,6 +49,8 @@ pub struct Clients {
     all: Mutex<BTreeMap<u64, Arc<Client>>>,
     /// Those that were seen waiting since they were last found not to: thousands of idle ones are not looked at.
     listed: Mutex<Vec<Arc<Client>>>,
+    /// The list is not empty any more.
+    begun: Notify,
     next: AtomicU64,
 }
 
@@ -113,7 +117,18 @@ impl Clients {
         // Before `listed` is looked at: whoever takes it from the list looks at this afterwards.
         flag.store(true, Ordering::SeqCst);
         if !listed.load(Ordering::SeqCst) && !listed.swap(true, Ordering::SeqCst) {
-            lock(&self.listed).push(client.clone());
+            let mut all = lock(&self.listed);
+            all.push(client.clone());
+            if all.len() == 1 {
+                self.begun.notify_one();
+            }
+        }
+    }
+
+    /// Resolves when there may be some to nudge: at once if there are.
+    pub async fn some_wait(&self) {
+        while lock(&self.listed).is_empty() {
+            self.begun.notified().await;
         }
     }
 
@@ -151,6 +166,7 @@ mod tests {
         let ((state, a), (_, b)) = (admit(), admit());
         let (mut ear_a, mut ear_b) = (Ear::default(), Ear::default());
         let cx = Context::from_waker(Waker::noop());
+        let some_wait = || std::pin::pin!(clients.some_wait()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
         let mut heard = || (ear_a.hears(&a.waiter, &cx), ear_b.hears(&b.waiter, &cx));
         for _ in 0..2 {
             clients.waits(&a, true);
@@ -159,10 +175,12 @@ mod tests {
             clients.nudge_all();
             assert_eq!((heard(), heard()), ((true, false), (false, false)));
             assert_eq!(lock(&clients.listed).len(), 1);
+            assert!(some_wait());
             clients.waits(&a, false);
             clients.nudge_all();
             assert_eq!(heard(), (false, false));
             assert!(lock(&clients.listed).is_empty());
+            assert!(!some_wait());
         }
         // Of one that is gone nothing is kept.
         clients.waits(&a, true);

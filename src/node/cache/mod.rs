@@ -3,6 +3,7 @@
 //! Threads: **control** (this one: heartbeats, beacons, configurations) and up to `--threads` **data** threads (clients, links,
 //! copies; [`spread`] says how many have clients). The data path never waits for the control path; both meet in [`node::Node`].
 
+pub mod around;
 pub mod beacon;
 pub mod beat;
 pub mod clients;
@@ -17,6 +18,7 @@ pub mod node;
 pub mod peer;
 pub mod replica;
 pub mod serve;
+pub mod session;
 pub mod shard;
 pub mod slot;
 pub mod spare;
@@ -178,6 +180,7 @@ async fn control(
     mut shutdown: watch::Receiver<bool>,
 ) -> anyhow::Result<LifeEnd> {
     spawn_local(housekeeping(node.clone()));
+    spawn_local(sweep(node.clone()));
     if node.config.threads > 1 {
         spawn_local(spread_clients(node.clone(), doors.clone()));
     }
@@ -219,24 +222,28 @@ async fn leave(node: &Node, shutdown: &mut watch::Receiver<bool>) {
     warn!("not drained in time");
 }
 
+/// Wakes those who wait while anybody does; a node that nobody uses is not woken for that.
+async fn sweep(node: Arc<Node>) {
+    loop {
+        node.clients.some_wait().await;
+        sleep(SWEEP).await;
+        node.clients.nudge_all();
+    }
+}
+
 async fn housekeeping(node: Arc<Node>) {
-    let mut sweep = interval(SWEEP);
-    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut house, mut second) = (Duration::ZERO, Duration::ZERO);
+    let mut tick = interval(HOUSEKEEPING);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut second = Duration::ZERO;
     let (mut commands, mut seconds) = (0, 0);
     loop {
-        sweep.tick().await;
-        node.clients.nudge_all();
-        house += SWEEP;
-        second += SWEEP;
-        if house >= HOUSEKEEPING {
-            house = Duration::ZERO;
-            node.follow_wall_clock();
-            node.settle_quotas();
-            node.fit_own();
-            node.pace();
-            node.peers().iter().for_each(|p| node.fit(p));
-        }
+        tick.tick().await;
+        node.follow_wall_clock();
+        node.settle_quotas();
+        node.fit_own();
+        node.pace();
+        node.peers().iter().for_each(|p| node.fit(p));
+        second += HOUSEKEEPING;
         if second >= Duration::from_secs(1) {
             let n = node.counters.commands.load(Ordering::Relaxed);
             let rate = n.saturating_sub(commands) as f64 / second.as_secs_f64();

@@ -524,8 +524,8 @@ impl Node {
     }
 
     /// Looks ahead for keys of commands that are about to run.
-    pub fn warm(&self, wanted: &mut [Wanted<'_>], now: Mono) {
-        shard::warm(&self.shards, wanted, now);
+    pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
+        shard::warm(&self.shards, wanted);
     }
 
     /// Looks ahead for what acks of these slots' items will change.

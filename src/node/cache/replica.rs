@@ -16,7 +16,6 @@ use super::peer::{Granted, PeerRef};
 use super::shard::lock;
 use super::store::{Now, WARM_MAX, Wanted};
 use super::wire::{self, Inbox};
-use crate::node::clock::Mono;
 use crate::proto::frame::{self, BadFrame, Frame, Refusal, Stream};
 use crate::proto::id::Ref;
 
@@ -171,7 +170,7 @@ impl Replica {
         let mut ahead = 0;
         loop {
             if ahead == 0 {
-                self.look_ahead(turn.mono);
+                self.look_ahead();
                 ahead = WARM_MAX;
             }
             ahead -= 1;
@@ -222,7 +221,7 @@ impl Replica {
     }
 
     /// Asks for what the next items need of memory, which is waited for together.
-    fn look_ahead(&self, now: Mono) {
+    fn look_ahead(&self) {
         let mut wanted = [Wanted::NONE; WARM_MAX];
         let mut n = 0;
         for frame in self.inbox.ahead().take(WARM_MAX) {
@@ -235,7 +234,7 @@ impl Replica {
             }
         }
         if n > 1 {
-            self.node.warm(&mut wanted[..n], now);
+            self.node.warm(&mut wanted[..n]);
         }
     }
 

@@ -177,25 +177,25 @@ impl Shard {
     }
 
     /// Looks ahead for keys of commands that are about to run.
-    pub fn warm(&self, wanted: &mut [Wanted<'_>], now: Mono) {
+    pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
         wanted.iter().for_each(|w| prefetch::one(&self.slots[w.slot]));
         self.store.warm(wanted);
-        wanted.iter().for_each(|w| self.to_targets(w, now));
+        wanted.iter().for_each(|w| self.to_targets(w));
     }
 
     /// One of [`STEPS`]; first and last for what is known of a slot beside its keys.
-    fn warm_step(&self, step: usize, w: &mut Wanted<'_>, now: Mono) {
+    fn warm_step(&self, step: usize, w: &mut Wanted<'_>) {
         if step == 0 {
             prefetch::one(&self.slots[w.slot]);
         }
         STEPS[step](&self.store, w);
         if step == STEPS.len() - 1 {
-            self.to_targets(w, now);
+            self.to_targets(w);
         }
     }
 
-    fn to_targets(&self, w: &Wanted<'_>, now: Mono) {
-        if !self.slots[w.slot].knows_leases(now) {
+    fn to_targets(&self, w: &Wanted<'_>) {
+        if !self.slots[w.slot].knows_lessor() {
             self.to_apart(w.slot);
         }
     }
@@ -511,16 +511,16 @@ pub fn warm_acked(shards: &[Mutex<Shard>], slots: impl Iterator<Item = Slot> + C
 }
 
 /// Looks ahead for keys of several shards: a step for all of them, then the next.
-pub fn warm(shards: &[Mutex<Shard>], wanted: &mut [Wanted<'_>], now: Mono) {
+pub fn warm(shards: &[Mutex<Shard>], wanted: &mut [Wanted<'_>]) {
     if let [shard] = shards {
-        return lock(shard).warm(wanted, now);
+        return lock(shard).warm(wanted);
     }
     let shard_of = |w: &Wanted<'_>| w.slot.ix() % shards.len();
     wanted.sort_unstable_by_key(shard_of);
     for step in 0..STEPS.len() {
         for mine in wanted.chunk_by_mut(|a, b| shard_of(a) == shard_of(b)) {
             let shard = lock(&shards[shard_of(&mine[0])]);
-            mine.iter_mut().for_each(|w| shard.warm_step(step, w, now));
+            mine.iter_mut().for_each(|w| shard.warm_step(step, w));
         }
     }
 }

@@ -35,9 +35,6 @@ use crate::proto::view::{Phase, SlotState};
 pub const PROMISE_MS: u64 = 600;
 /// How long the one who asked may rely on it, counted from the moment it asked.
 pub const LEASE_MS: u64 = 500;
-/// Leases seen before are looked at again when they are good for less than this: a turn is shorter by far, and they are renewed
-/// every 100 ms.
-const LEASE_LEFT_MS: u64 = 250;
 
 /// What this node is to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -236,10 +233,24 @@ pub struct SlotRepl<P, W> {
     pterm: u64,
     seq: u64,
     confirmed: u64,
-    /// As primary: a lease of every member of `ack_set` was seen that is good until then; zero if it is to be looked at anew.
-    leased_until: Mono,
+    lessors: Lessors,
+    /// The one, if there is one alone.
+    lessor: Option<P>,
     targets: Box<[Target<P>]>,
     rare: Option<Box<Rare<W>>>,
+}
+
+/// Who a serving primary's lease comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lessors {
+    /// It has changed since: to be looked at anew, and whether it serves at all.
+    Unknown,
+    /// Nobody, it serves alone.
+    Nobody,
+    /// One member of `ack_set`.
+    One,
+    /// More of them.
+    Several,
 }
 
 /// What of a slot is looked at when it is written to, or changes hands.
@@ -290,7 +301,8 @@ impl<P, W> Default for SlotRepl<P, W> {
             pterm: 0,
             seq: 0,
             confirmed: 0,
-            leased_until: Mono(0),
+            lessors: Lessors::Unknown,
+            lessor: None,
             targets: Box::default(),
             rare: None,
         }
@@ -370,22 +382,43 @@ impl<P: Leased, W> SlotRepl<P, W> {
         Serving::Until(until)
     }
 
-    /// The same for a command, without a look at the targets while leases seen before last: a node has thousands of slots, and their
+    /// The same for a command. Where one member alone is to be asked, it is known who: a node has thousands of slots, and their
     /// targets are memory that a command would have to wait for.
     #[inline]
-    pub fn serving_a_command(&mut self, now: Mono) -> Serving {
-        if self.knows_leases(now) {
-            return Serving::Until(self.leased_until);
+    pub fn serving_a_command(&mut self, now: Mono) -> Serving
+    where
+        P: Clone,
+    {
+        match (self.lessors, &self.lessor) {
+            (Lessors::Nobody, _) => return Serving::Until(Mono(u64::MAX)),
+            (Lessors::One, Some(peer)) => {
+                let lease = peer.lease();
+                if now < lease.until && lease.cfg_index >= self.pterm {
+                    return Serving::Until(lease.until);
+                }
+            }
+            _ => {}
         }
         let serving = self.serving(now);
-        self.leased_until = if let Serving::Until(until) = serving { until } else { Mono(0) };
+        if let (Serving::Until(_), Lessors::Unknown) = (serving, self.lessors) {
+            let mut members = self.targets.iter().filter(|t| t.in_ack_set());
+            (self.lessors, self.lessor) = match (members.next(), members.next()) {
+                (None, _) => (Lessors::Nobody, None),
+                (Some(t), None) => (Lessors::One, Some(t.peer.clone())),
+                _ => (Lessors::Several, None),
+            };
+        }
         serving
     }
 
     /// Whether [`SlotRepl::serving_a_command`] does without the targets.
     #[inline]
-    pub fn knows_leases(&self, now: Mono) -> bool {
-        now.plus_ms(LEASE_LEFT_MS) < self.leased_until
+    pub fn knows_lessor(&self) -> bool {
+        matches!(self.lessors, Lessors::Nobody | Lessors::One)
+    }
+
+    fn forget_lessors(&mut self) {
+        (self.lessors, self.lessor) = (Lessors::Unknown, None);
     }
 
     /// What of it lies apart, to be asked for ahead of its use.
@@ -413,9 +446,10 @@ impl<P: Leased, W> SlotRepl<P, W> {
         if !self.parked && (known < giving.asked || !self.targets.iter().any(knows)) {
             return None;
         }
+        let cver = rare.cver;
         self.parked = true;
-        self.leased_until = Mono(0);
-        (self.confirmed >= self.seq).then_some((rare.cver, self.seq))
+        self.forget_lessors();
+        (self.confirmed >= self.seq).then_some((cver, self.seq))
     }
 
     /// A command changed the slot: its item's seq.
@@ -544,7 +578,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
             return None;
         }
         t.stage = Stage::Counted;
-        self.leased_until = Mono(0);
+        self.forget_lessors();
         // Items before the copy's end are covered by SYNC_END itself; those still on their way confirm themselves.
         Some(seq)
     }
@@ -567,6 +601,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
     pub fn go_solo(&mut self, without: &Ref) {
         let targets = std::mem::take(&mut self.targets);
         self.targets = targets.into_iter().filter(|t| &t.node != without).collect();
+        self.forget_lessors();
         self.settle();
     }
 
@@ -662,7 +697,7 @@ impl<P: Leased, W> SlotRepl<P, W> {
         if new.cver == self.cver() {
             return change;
         }
-        self.leased_until = Mono(0);
+        self.forget_lessors();
         let skips_wait = self.remembers_handover();
         let rare = self.rare.get_or_insert_default();
         if rare.believed != new.primary {

@@ -67,18 +67,26 @@ fn a_lease_counts_only_in_time_and_from_a_view_at_or_above_the_pterm() {
 }
 
 #[test]
-fn leases_seen_are_trusted_while_they_are_good_for_a_while_and_the_configuration_stays() {
+fn who_is_to_be_asked_is_kept_and_what_it_grants_is_looked_at_each_time() {
     let until = |ms| Serving::Until(T.plus_ms(ms));
     let gone = Lease::default();
     let (mut r, lease) = formed();
+    assert!(!r.knows_lessor());
     assert_eq!(r.serving_a_command(T), until(400));
+    assert!(r.knows_lessor());
     lease.0.set(Lease { until: T.plus_ms(500), cfg_index: 10 });
-    assert_eq!(r.serving_a_command(T.plus_ms(400 - LEASE_LEFT_MS - 1)), until(400));
-    assert_eq!(r.serving_a_command(T.plus_ms(400 - LEASE_LEFT_MS)), until(500), "looked at anew in time");
-    // A promise binds whoever gave it, whatever else is known of him by now: to its end, and no longer.
-    lease.0.set(gone);
-    assert_eq!(r.serving_a_command(T.plus_ms(500 - LEASE_LEFT_MS - 1)), until(500));
-    assert_eq!(r.serving_a_command(T.plus_ms(500 - LEASE_LEFT_MS)), Serving::Wait);
+    assert_eq!(r.serving_a_command(T.plus_ms(1)), until(500));
+    assert_eq!(r.serving_a_command(T.plus_ms(500)), Serving::Wait);
+    lease.0.set(Lease { until: T.plus_ms(500), cfg_index: 9 });
+    assert_eq!(r.serving_a_command(T), Serving::Wait);
+    lease.0.set(Lease { until: T.plus_ms(500), cfg_index: 10 });
+    assert_eq!(r.serving_a_command(T), until(500));
+    // Alone it needs nobody's.
+    let mut r = Repl::default();
+    take(&mut r, &SlotState { clean: true, ..state(10, 10, 1, &[(1, 10)], &[]) }, 1, Mono(0), &lease);
+    assert_eq!(r.serving_a_command(T), Serving::Until(Mono(u64::MAX)));
+    assert!(r.knows_lessor());
+    assert_eq!(r.serving_a_command(T.plus_ms(900)), Serving::Until(Mono(u64::MAX)));
     // A learner that is counted, and a member of another configuration, are looked at before anything else is served.
     let (mut r, lease) = formed();
     take(&mut r, &state(11, 10, 1, &[(1, 10), (2, 10)], &[(3, 11)]), 1, Mono(0), &lease);
@@ -89,6 +97,7 @@ fn leases_seen_are_trusted_while_they_are_good_for_a_while_and_the_configuration
     assert_eq!(r.serving_a_command(T), Serving::Wait);
     lease.0.set(Lease { until: T.plus_ms(400), cfg_index: 11 });
     assert_eq!(r.serving_a_command(T), until(400));
+    assert!(!r.knows_lessor(), "of several all are looked at");
     take(&mut r, &state(20, 20, 2, &[(1, 10), (2, 10)], &[]), 1, Mono(0), &lease);
     assert_eq!(r.serving_a_command(T), Serving::No);
     // Nor is anything once it is being given away.

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use super::serve::Ahead;
+use super::session::Ahead;
 
 /// Empty buffers above this are not kept, bytes.
 pub const KEEP: usize = 128 << 10;

@@ -19,7 +19,7 @@ use crate::node::cache::link::{self, Outgoing};
 use crate::node::cache::node::{Inbound, Node};
 use crate::node::cache::peer::PeerRef;
 use crate::node::cache::replica::{CATCH_UP, Replica};
-use crate::node::cache::serve::Session;
+use crate::node::cache::session::Session;
 use crate::node::cache::shard::{Turn, lock};
 use crate::node::cache::slot::Leased;
 use crate::node::cache::store::Store;

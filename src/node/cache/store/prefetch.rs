@@ -15,6 +15,21 @@ pub fn lines(bytes: &[u8], max: usize) {
     bytes.chunks(LINE).take(max).for_each(|line| hint(line.as_ptr()));
 }
 
+/// Asks for the lines of a few bytes that may lie across two.
+#[inline(always)]
+pub fn ends(bytes: &[u8]) {
+    if let [first, .., last] = bytes {
+        one(first);
+        one(last);
+    }
+}
+
+/// The bytes from the next line on.
+#[inline(always)]
+pub fn beyond_line(bytes: &[u8]) -> &[u8] {
+    bytes.get(LINE - bytes.as_ptr().addr() % LINE..).unwrap_or_default()
+}
+
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]

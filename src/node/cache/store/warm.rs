@@ -8,8 +8,8 @@ use crate::proto::slot::Slot;
 
 /// Keys warmed at once: a core keeps about so many loads in flight, and what is warmed must still be there when it is used.
 pub const WARM_MAX: usize = 16;
-/// Cache lines of an item that are asked for; longer ones are read in a row, which the CPU notices by itself.
-const ITEM_LINES: usize = 4;
+/// Cache lines of an item that are asked for behind its header's; longer ones are read in a row, which the CPU notices by itself.
+const REST_LINES: usize = 3;
 
 /// A key to look ahead for, and what was found out on the way.
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,10 @@ pub struct Wanted<'k> {
     key: &'k [u8],
     /// Its hash in the store of that slot, if that has keys.
     pub hash: Option<u32>,
+    /// Its item, or one in front of that.
     at: u32,
+    /// It is its item.
+    found: bool,
 }
 
 impl<'k> Wanted<'k> {
@@ -30,13 +33,14 @@ impl<'k> Wanted<'k> {
 
     /// Nothing is known of it yet.
     pub const fn new(n: usize, slot: Slot, key: &'k [u8]) -> Self {
-        Self { n, slot, key, hash: None, at: NIL }
+        Self { n, slot, key, hash: None, at: NIL, found: false }
     }
 }
 
 /// The steps of looking ahead. Each is done for all keys before the next: by then what the step before asked for is there or on
 /// its way. Between two steps the store may change: what a step rests on may be gone, and then it asks for the wrong memory.
-pub const STEPS: [Step; 5] = [Store::to_body, Store::to_bucket, Store::to_item, Store::to_next, Store::to_neighbours];
+pub const STEPS: [Step; 6] =
+    [Store::to_body, Store::to_bucket, Store::to_item, Store::to_rest, Store::to_rest, Store::to_neighbours];
 
 /// One of them.
 pub type Step = fn(&Store, &mut Wanted<'_>);
@@ -48,7 +52,8 @@ impl Store {
         wanted.iter_mut().for_each(|w| self.to_body(w));
         wanted.iter_mut().for_each(|w| self.to_bucket(w));
         wanted.iter_mut().for_each(|w| self.to_item(w));
-        wanted.iter_mut().for_each(|w| self.to_next(w));
+        wanted.iter_mut().for_each(|w| self.to_rest(w));
+        wanted.iter_mut().for_each(|w| self.to_rest(w));
         if self.reorders() {
             wanted.iter_mut().for_each(|w| self.to_neighbours(w));
         }
@@ -73,20 +78,24 @@ impl Store {
     fn to_item(&self, w: &mut Wanted<'_>) {
         if let (Some(hash), Some(body)) = (w.hash, self.body(w.slot)) {
             w.at = body.table.first(hash);
-            self.heap.prefetch(w.at, ITEM_LINES);
+            self.heap.prefetch_head(w.at);
             if self.reorders() {
-                self.heap.prefetch(body.order.newest(), 1);
+                self.heap.prefetch_head(body.order.newest());
             }
         }
     }
 
+    /// Which item it is, its header tells; a third of them have another one in front.
     #[inline(always)]
-    fn to_next(&self, w: &mut Wanted<'_>) {
-        if let (Some(hash), Some(head)) = (w.hash, self.heap.glimpse(w.at))
-            && head.hash() != hash
-        {
-            w.at = head.chain;
-            self.heap.prefetch(w.at, ITEM_LINES);
+    fn to_rest(&self, w: &mut Wanted<'_>) {
+        if let (Some(hash), false, Some(head)) = (w.hash, w.found, self.heap.glimpse(w.at)) {
+            w.found = head.hash() == hash;
+            if w.found {
+                self.heap.prefetch_rest(w.at, &head, REST_LINES);
+            } else {
+                w.at = head.chain;
+                self.heap.prefetch_head(w.at);
+            }
         }
     }
 
@@ -97,8 +106,8 @@ impl Store {
             && let Some(head) = self.heap.glimpse(w.at)
             && self.windows.late(head.body().into(), head.accessed(), self.tick)
         {
-            self.heap.prefetch(head.newer, 1);
-            self.heap.prefetch(head.older, 1);
+            self.heap.prefetch_head(head.newer);
+            self.heap.prefetch_head(head.older);
         }
     }
 

@@ -214,6 +214,18 @@ impl Heap {
         (key_len, value_len, lens.timed())
     }
 
+    /// Asks for an item's header ahead of its use; there need not be one.
+    #[inline(always)]
+    pub fn prefetch_head(&self, at: u32) {
+        self.slabs.prefetch_head(at);
+    }
+
+    /// Asks for the lines behind the header's.
+    #[inline(always)]
+    pub fn prefetch_rest(&self, at: u32, head: &Head, lines: usize) {
+        self.slabs.prefetch_rest(at, head.lens.size(), lines);
+    }
+
     /// Asks for an item's first lines ahead of its use; there need not be one.
     #[inline(always)]
     pub fn prefetch(&self, at: u32, lines: usize) {

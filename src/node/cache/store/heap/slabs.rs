@@ -175,6 +175,22 @@ impl Slabs {
         self.runs.get(run, offset)
     }
 
+    /// Asks for an item's header ahead of its use.
+    #[inline(always)]
+    pub fn prefetch_head(&self, at: u32) {
+        if let Some(head) = self.bytes_at(at).and_then(|bytes| bytes.get(..HEADER)) {
+            prefetch::ends(head);
+        }
+    }
+
+    /// Asks for what of an item lies behind its header's line.
+    #[inline(always)]
+    pub fn prefetch_rest(&self, at: u32, size: usize, lines: usize) {
+        if let Some(item) = self.bytes_at(at).and_then(|bytes| bytes.get(..size)) {
+            prefetch::lines(prefetch::beyond_line(item), lines);
+        }
+    }
+
     /// Asks for an item's first lines ahead of its use.
     #[inline(always)]
     pub fn prefetch(&self, at: u32, lines: usize) {
