@@ -9,7 +9,7 @@ use crate::proto::slot::Slot;
 /// Keys warmed at once: a core keeps about so many loads in flight, and what is warmed must still be there when it is used.
 pub const WARM_MAX: usize = 16;
 /// Cache lines of an item that are asked for behind its header's; longer ones are read in a row, which the CPU notices by itself.
-const REST_LINES: usize = 3;
+const REST_LINES: usize = 8;
 
 /// A key to look ahead for, and what was found out on the way.
 #[derive(Debug, Clone, Copy)]
