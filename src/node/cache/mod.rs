@@ -425,7 +425,7 @@ async fn expire(node: Arc<Node>) {
     loop {
         tick.tick().await;
         for shard in &node.shards {
-            while lock(shard).expire(node.turn(), EXPIRE_SLICE) == EXPIRE_SLICE {
+            while lock(shard).expire(node.turn(), EXPIRE_SLICE) {
                 tokio::task::yield_now().await;
             }
         }

@@ -267,8 +267,8 @@ impl Shard {
         }
     }
 
-    /// Deletes keys past their deadline in slots this node serves, at most `max`; how many.
-    pub fn expire(&mut self, turn: Turn, max: usize) -> usize {
+    /// Deletes keys past their deadline in slots this node serves, at most `max`; whether there may be more.
+    pub fn expire(&mut self, turn: Turn, max: usize) -> bool {
         let mut n = 0;
         for (slot, key) in self.store.expired(turn.now, max) {
             // Nothing is written while a slot is given away, nor under a promise: the deadline is met later, wherever it serves.
@@ -281,7 +281,7 @@ impl Shard {
             self.store.txn(slot, turn.now, &mut self.fx).peek(&key);
             self.ship(slot);
         }
-        n
+        n == max || self.store.is_behind(turn.now)
     }
 
     /// Empties a slot this node serves, as one item; what its reply rests on.

@@ -148,6 +148,12 @@ impl Wheel {
         std::iter::successors(next(head), move |t| next(t.next)).map(|t| t.entry)
     }
 
+    /// Whether time has not passed up to `now_ms` yet: some timers' have come to be moved.
+    pub fn is_behind(&self, now_ms: u64) -> bool {
+        self.draining.is_some_and(|(level, bucket)| self.heads[level][bucket] != NIL)
+            || self.next().is_some_and(|(.., tick)| tick <= now_ms / TICK_MS)
+    }
+
     /// Lets time pass towards `now_ms`, moving one timer.
     pub fn step(&mut self, now_ms: u64) -> Step {
         let target = now_ms / TICK_MS;

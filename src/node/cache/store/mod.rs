@@ -522,6 +522,12 @@ impl Store {
         named
     }
 
+    /// Whether [`Store::expired`] moved all the timers it may at once and stands before others whose time has come: a crowd on its
+    /// way names nobody for a while.
+    pub fn is_behind(&self, now: Now) -> bool {
+        self.wheel.is_behind(now.mono_ms)
+    }
+
     /// Hits in primary slots since the last call, a sample, each key once: for [`Store::touch_backup`] at their backups.
     pub fn touches(&mut self, mut each: impl FnMut(Slot, &[u8])) {
         for note in self.touches.drain() {
