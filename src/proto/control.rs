@@ -10,7 +10,7 @@ use super::error::Failure;
 use super::id::{ClusterId, HomeId, Incarnation, LeaderId, MasterId, NodeId, Ref};
 use super::operation::{Accepted, Apply, PlanView, Wish};
 use super::slot::Slot;
-use super::stats::NodeStats;
+use super::stats::{CopyStats, NodeStats};
 use super::status::{NodeState, WatchView};
 use super::view::View;
 
@@ -219,6 +219,9 @@ pub struct LearnerReady {
     pub learner: Ref,
     /// slot, cver the primary stands at, since of the learner.
     pub slots: Vec<(Slot, u64, u64)>,
+    /// What the primary copied to that node so far. Heartbeats say it too, but an operation may end before the next of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copied: Option<CopyStats>,
 }
 
 /// A pair that stalls: the sender is primary, `about` its member.

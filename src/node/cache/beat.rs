@@ -480,9 +480,13 @@ impl<'a> Talk<'a> {
         let ready = self.node.ready_learners();
         for (learner, mut slots) in ready {
             slots.retain(|(slot, cver, since)| self.reported.insert((*slot, learner.clone(), *cver, *since)));
-            let primary = self.node.me.clone();
+            if slots.is_empty() {
+                continue;
+            }
+            let copied = self.node.copies().remove(&learner.id);
             for part in slots.chunks(READY_MAX) {
-                let m = LearnerReady { primary: primary.clone(), learner: learner.clone(), slots: part.to_vec() };
+                let (primary, learner) = (self.node.me.clone(), learner.clone());
+                let m = LearnerReady { primary, learner, slots: part.to_vec(), copied: copied.clone() };
                 self.say(Message::LearnerReady(m));
             }
         }
@@ -586,6 +590,12 @@ impl Node {
             s.evicted += t.evicted;
             s.expired += t.expired;
         }
+        s.copies = self.copies().into_values().filter(|c| c.bytes + c.keys + c.waiting > 0).collect();
+        s
+    }
+
+    /// What this primary copied, by whom to.
+    fn copies(&self) -> BTreeMap<NodeId, CopyStats> {
         // By name: of a node that came back a former life may still be known, and two sums for one name never come to rest.
         let mut copies: BTreeMap<NodeId, CopyStats> = BTreeMap::new();
         for p in self.peers() {
@@ -595,8 +605,7 @@ impl Node {
             sum.bytes += p.copied.bytes.load(Ordering::Relaxed);
             sum.waiting += lock(&p.jobs).len() as u64;
         }
-        s.copies = copies.into_values().filter(|c| c.bytes + c.keys + c.waiting > 0).collect();
-        s
+        copies
     }
 }
 

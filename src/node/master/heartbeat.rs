@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::brain::{ConnId, ProbeOutcome};
 use crate::node::clock::Mono;
 use crate::proto::id::{NodeId, Ref};
-use crate::proto::stats::NodeStats;
+use crate::proto::stats::{CopyStats, NodeStats};
 use crate::proto::status::HEARTBEAT_GAPS;
 use crate::proto::view::Config;
 
@@ -119,6 +119,14 @@ impl Heartbeats {
         b.stats = stats;
         b.fast = None;
         true
+    }
+
+    /// Between two heartbeats it said what it copied to one node: as if the last one had said so.
+    pub fn copied(&mut self, node: &Ref, to: CopyStats) {
+        if let Some(b) = self.of_mut(node) {
+            b.stats.copies.retain(|c| c.to != to.to);
+            b.stats.copies.push(to);
+        }
     }
 
     /// It registered: alive, on this connection.
@@ -343,6 +351,19 @@ mod tests {
         beat(&mut hb, 900);
         assert_eq!(hb.silent_ms(&node(), ms(1100)), 100);
         assert_eq!(hb.of(&node()).unwrap().age_ms(ms(1100)), Some(100));
+    }
+
+    #[test]
+    fn what_was_copied_between_beats_counts_until_the_next_says_more() {
+        let mut hb = beating(0);
+        let copied = |keys| CopyStats { to: NodeId::new("n2").unwrap(), keys, bytes: 10 * keys, waiting: 0 };
+        let stats = |keys| NodeStats { copies: vec![copied(keys)], ..NodeStats::default() };
+        hb.beat(&node(), 5, ms(250), 1, stats(3));
+        hb.copied(&node(), copied(7));
+        assert_eq!(hb.of(&node()).unwrap().stats().copies, [copied(7)]);
+        assert_eq!(hb.silent_ms(&node(), ms(400)), 150, "it is no heartbeat");
+        hb.beat(&node(), 5, ms(500), 1, stats(8));
+        assert_eq!(hb.of(&node()).unwrap().stats().copies, [copied(8)]);
     }
 
     #[test]

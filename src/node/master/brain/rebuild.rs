@@ -39,6 +39,9 @@ type Promotion = (Option<u64>, u8, Ref, u64);
 impl Brain {
     /// Keeps what fits the state; the primary repeats the rest with what it then stands at.
     pub(super) fn learner_ready(&mut self, state: &State, msg: &LearnerReady) {
+        if let Some(copied) = &msg.copied {
+            self.heartbeats.copied(&msg.primary, copied.clone());
+        }
         for &(slot, cver, since) in &msg.slots {
             let mut ready = Ready { learner: msg.learner.clone(), cver, since };
             if mutant::is(Mutant::ReadyWithoutSince) {

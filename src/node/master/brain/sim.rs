@@ -493,7 +493,7 @@ impl World {
         }
         n.copies = copies;
         for (learner, slots) in ready {
-            let msg = LearnerReady { primary: me.clone(), learner, slots };
+            let msg = LearnerReady { primary: me.clone(), learner, slots, copied: None };
             self.later(1, Happening::ToBrain(Event::LearnerReady(msg)));
         }
     }
