@@ -11,19 +11,20 @@
 //! The **floor** is `echo.rs`: it reads, counts commands by their length, and writes as many canned replies of the right
 //! length. It has no keys. What it costs is the kernel's price of the bytes; nobody goes below it.
 
+#[path = "../../tests/common/mod.rs"]
+mod common;
 mod echo;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{CACHECTL, free_port};
 use serde_json::Value as Json;
 
-/// The binary of this build; `PEERS_CACHECTL` names another, as `just bench` does with the release.
-const CACHECTL: &str = env!("CARGO_BIN_EXE_cachectl");
 /// Before anything is counted.
 const WARMUP: &str = "500ms";
 /// How long a server may take to listen.
@@ -40,6 +41,7 @@ struct Settings {
     load_core: String,
 }
 
+/// The binary of this build; `PEERS_CACHECTL` names another, as `just bench` does with the release.
 fn cachectl() -> String {
     var("PEERS_CACHECTL", CACHECTL)
 }
@@ -113,16 +115,6 @@ fn on_path(program: &str) -> bool {
     dirs.iter().any(|d| d.join(program).is_file())
 }
 
-/// A node's port for peers is 10,000 above the one for clients, and has to be one too.
-fn free_port() -> Result<u16, String> {
-    loop {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(|e| e.to_string())?.port();
-        if port <= u16::MAX - 10_000 {
-            return Ok(port);
-        }
-    }
-}
-
 /// A running server; it ends with this.
 struct Running {
     child: Child,
@@ -132,7 +124,7 @@ struct Running {
 
 impl Running {
     fn start(server: Server, s: &Settings) -> Result<Self, String> {
-        let port = free_port()?;
+        let port = free_port();
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
         let child = Command::new("taskset")
             .args(["-c", &s.server_core])

@@ -14,6 +14,7 @@ const AROUND_MAX: usize = 64;
 const AROUND_KEY_MAX: usize = 256;
 /// Who waited for others in vain or saw a pipeline: so many turns of this thread's connections go without.
 const ALONE_TURNS: u32 = 64;
+
 thread_local! {
     static AROUND: RefCell<Around> = RefCell::default();
 }

@@ -77,7 +77,7 @@ struct HeldReply {
     json: Option<u64>,
 }
 
-/// A connection without its socket: bytes in, commands run, bytes out. No I/O.
+/// A connection apart from its socket: bytes in, commands run, bytes out. Only reading and flushing are lent one.
 pub struct Session {
     input: Input,
     pub(super) core: Core,

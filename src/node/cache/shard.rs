@@ -524,3 +524,25 @@ pub fn warm(shards: &[Mutex<Shard>], wanted: &mut [Wanted<'_>]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::cache::effect::Deadline;
+    use crate::proto::slot::SLOTS;
+
+    #[test]
+    fn a_crowd_with_one_deadline_is_worked_off_without_a_pause() {
+        let mut shard = Shard::new(Store::default(), SLOTS, 1, true);
+        let turn = |mono_ms| Turn { mono: Mono(mono_ms * 1_000_000), now: Now { mono_ms, wall_ms: 0 } };
+        // Far enough for all to move down several levels of the wheel before the first of them is named.
+        let deadline_ms = 10_000_000;
+        for n in 0..5_000u32 {
+            let ttl = Ttl::At(Deadline(deadline_ms));
+            shard.store.txn(Slot(3), turn(77).now, &mut Effects::default()).set(&n.to_le_bytes(), b"", ttl);
+        }
+        let late = turn(deadline_ms + 1_000);
+        while shard.expire(late, 64) {}
+        assert_eq!(shard.store.totals().primary_keys, 0);
+    }
+}

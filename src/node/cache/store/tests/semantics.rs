@@ -289,29 +289,6 @@ fn every_deadline_is_found_however_far_and_however_few_at_a_time() {
 }
 
 #[test]
-fn a_crowd_with_one_deadline_is_worked_off_in_one_go() {
-    let mut store = Store::default();
-    let slot = Slot(3);
-    store.set_role(slot, Role::Primary { backed_at: 0 });
-    // Far enough to move down several levels of the wheel on the way.
-    let deadline = Deadline(10_000_000);
-    for n in 0..5_000u32 {
-        store.txn(slot, at(77), &mut Effects::default()).set(&n.to_le_bytes(), b"", Ttl::At(deadline));
-    }
-    let now = at(deadline.0 + expiry::TICK_MS);
-    loop {
-        let due = store.expired(now, 10);
-        if due.len() < 10 && !store.is_behind(now) {
-            break;
-        }
-        for (slot, key) in due {
-            assert!(!store.txn(slot, now, &mut Effects::default()).touch(&key));
-        }
-    }
-    assert_eq!(store.totals().primary_keys, 0);
-}
-
-#[test]
 fn keys_can_be_listed_and_drawn() {
     let mut store = Store::default();
     assert_eq!(store.random_key(1), None);
