@@ -7,7 +7,8 @@
 //! Printed is the CPU of all nodes together, seconds per million operations: medians of all turns with their spread, and the
 //! medians of the turns' ratios. `CLUSTERS_RUNS` (2) rounds with clusters started anew, in an order turned round each time;
 //! `CLUSTERS_TURNS` (5) in each, `CLUSTERS_SECONDS` (2) a turn. Other settings: `CLUSTERS_KEYS` (1000000), `CLUSTERS_SIZE`
-//! (100) bytes a value, `CLUSTERS_CORES` (0,1) for the nodes and the generator.
+//! (100) bytes a value, `CLUSTERS_CORES` (0,1) for the nodes and the generator, `CLUSTERS_LOADS` (1/0:1,1/1:10,16/0:1,16/1:10)
+//! pipelines and SET:GET, `CLUSTERS_PEERS` (redis-server,valkey-server) beside ours, none if empty.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -26,18 +27,15 @@ const START: Duration = Duration::from_secs(20);
 const GOSSIP: Duration = Duration::from_secs(4);
 /// Before anything is counted.
 const WARMUP: &str = "500ms";
-/// Pipeline and SET:GET of every measurement.
-const LOADS: [(&str, &str); 4] = [("1", "0:1"), ("1", "1:10"), ("16", "0:1"), ("16", "1:10")];
-
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Who {
     Backed,
     Alone,
-    Other(&'static str),
+    Other(String),
 }
 
 impl Who {
-    fn name(self) -> &'static str {
+    fn name(&self) -> &str {
         match self {
             Who::Backed => "cachectl, a backup in sync",
             Who::Alone => "cachectl, no backup",
@@ -54,6 +52,9 @@ struct Settings {
     turns: usize,
     nodes: usize,
     generator: usize,
+    /// Pipeline and SET:GET of every measurement.
+    loads: Vec<(String, String)>,
+    peers: Vec<String>,
 }
 
 impl Settings {
@@ -63,6 +64,10 @@ impl Settings {
         let cores = var("CLUSTERS_CORES", "0,1");
         let (nodes, generator) = cores.split_once(',').ok_or("CLUSTERS_CORES is NODES,GENERATOR")?;
         let core = |text: &str| text.parse::<usize>().map_err(|e| format!("CLUSTERS_CORES: {text}: {e}"));
+        let loads = var("CLUSTERS_LOADS", "1/0:1,1/1:10,16/0:1,16/1:10");
+        let load = |text: &str| text.split_once('/').map(|(pipeline, ratio)| (pipeline.to_owned(), ratio.to_owned()));
+        let loads: Option<Vec<_>> = loads.split(',').map(load).collect();
+        let peers = var("CLUSTERS_PEERS", "redis-server,valkey-server");
         Ok(Self {
             keys: number("CLUSTERS_KEYS", "1000000")?.to_string(),
             size: number("CLUSTERS_SIZE", "100")?.to_string(),
@@ -71,6 +76,8 @@ impl Settings {
             turns: number("CLUSTERS_TURNS", "5")?.max(1),
             nodes: core(nodes)?,
             generator: core(generator)?,
+            loads: loads.ok_or("CLUSTERS_LOADS is PIPELINE/SET:GET,…")?,
+            peers: peers.split(',').filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         })
     }
 }
@@ -136,7 +143,7 @@ enum Running {
 }
 
 impl Running {
-    fn start(who: Who, s: &Settings) -> Result<Self, String> {
+    fn start(who: &Who, s: &Settings) -> Result<Self, String> {
         pin(s.nodes)?;
         let own =
             |backups| Running::Ours(Box::new(Cluster::up(&["--nodes", "3", "--backups", backups, "--memory", "2gb"])));
@@ -182,11 +189,11 @@ fn measure(all: &[Who], s: &Settings, costs: &mut [Vec<Vec<f64>>], reversed: boo
     }
     let mut running = Vec::new();
     for &at in &order {
-        let cluster = Running::start(all[at], s)?;
+        let cluster = Running::start(&all[at], s)?;
         cluster.bench(s, &["--load", "--requests", "1", "--pipeline", "16"])?;
         running.push((at, cluster));
     }
-    for ((pipeline, ratio), costs) in LOADS.into_iter().zip(costs) {
+    for ((pipeline, ratio), costs) in s.loads.iter().zip(costs) {
         for turn in 1..=s.turns {
             eprintln!("pipeline {pipeline}, SET:GET {ratio}, turn {turn} of {}", s.turns);
             for (at, cluster) in &running {
@@ -207,10 +214,10 @@ fn median(mut all: Vec<f64>) -> f64 {
 
 fn run() -> Result<(), String> {
     let s = Settings::read()?;
-    let on_path = |program: &&str| Command::new(program).arg("--version").output().is_ok();
+    let on_path = |program: &&String| Command::new(program).arg("--version").output().is_ok();
     let mut all = vec![Who::Backed, Who::Alone];
-    all.extend(["redis-server", "valkey-server"].into_iter().filter(on_path).map(Who::Other));
-    let mut costs = vec![vec![Vec::new(); all.len()]; LOADS.len()];
+    all.extend(s.peers.iter().filter(on_path).cloned().map(Who::Other));
+    let mut costs = vec![vec![Vec::new(); all.len()]; s.loads.len()];
     for round in 1..=s.runs {
         eprintln!("round {round} of {}", s.runs);
         measure(&all, &s, &mut costs, round % 2 == 0)?;
@@ -220,7 +227,7 @@ fn run() -> Result<(), String> {
          turns (spread), × = the first to this one, median of turns",
         s.keys, s.size, s.nodes, s.generator, s.runs, s.turns
     );
-    for ((pipeline, ratio), costs) in LOADS.into_iter().zip(costs) {
+    for ((pipeline, ratio), costs) in s.loads.iter().zip(costs) {
         println!("pipeline {pipeline}, SET:GET {ratio}");
         for (who, of) in all.iter().zip(&costs) {
             let (low, high) = of.iter().fold((f64::MAX, 0f64), |(l, h), x| (l.min(*x), h.max(*x)));

@@ -25,6 +25,12 @@ impl<'a> Args<'a> {
         self.ranges.is_empty()
     }
 
+    /// Where the last one ends: none is longer.
+    #[inline]
+    pub fn end(&self) -> usize {
+        self.ranges.last().map_or(0, |&(_, end)| end as usize)
+    }
+
     /// The argument at `i`, if there is one.
     pub fn get(&self, i: usize) -> Option<&'a [u8]> {
         let &(start, end) = self.ranges.get(i)?;

@@ -10,6 +10,9 @@ pub enum Proto {
     Resp3,
 }
 
+/// Bytes around a byte string at most: its head and its end.
+const BULK_FRAME: usize = 32;
+
 /// A reply under construction at the end of `buf`.
 pub struct Reply<'a> {
     buf: &'a mut Vec<u8>,
@@ -32,10 +35,22 @@ impl<'a> Reply<'a> {
         self.proto = proto;
     }
 
+    #[inline]
     fn line(&mut self, tag: u8, n: i64) {
-        self.buf.push(tag);
-        self.buf.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
-        self.buf.extend_from_slice(b"\r\n");
+        // Most lengths and counts have up to three digits: each shape is one write.
+        let digit = |n: i64| b'0' + (n % 10) as u8;
+        match n {
+            0..10 => self.buf.extend_from_slice(&[tag, digit(n), b'\r', b'\n']),
+            10..100 => self.buf.extend_from_slice(&[tag, digit(n / 10), digit(n), b'\r', b'\n']),
+            100..1000 => {
+                self.buf.extend_from_slice(&[tag, digit(n / 100), digit(n / 10), digit(n), b'\r', b'\n']);
+            }
+            _ => {
+                self.buf.push(tag);
+                self.buf.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+                self.buf.extend_from_slice(b"\r\n");
+            }
+        }
     }
 
     /// `+OK` and the like. `text` holds no CR or LF.
@@ -73,6 +88,7 @@ impl<'a> Reply<'a> {
 
     /// A byte string.
     pub fn bulk(&mut self, bytes: &[u8]) {
+        self.buf.reserve(bytes.len() + BULK_FRAME);
         self.line(b'$', bytes.len() as i64);
         self.buf.extend_from_slice(bytes);
         self.buf.extend_from_slice(b"\r\n");
@@ -151,5 +167,24 @@ impl<'a> Reply<'a> {
     /// Takes back what was written after `len`.
     pub fn truncate(&mut self, len: usize) {
         self.buf.truncate(len);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_any_length_are_written_as_they_are() {
+        for n in (-2..2000).chain([9_999, 65_536, i64::MAX, i64::MIN]) {
+            let mut buf = b"before".to_vec();
+            Reply::new(&mut buf, Proto::Resp2).int(n);
+            assert_eq!(buf, format!("before:{n}\r\n").into_bytes());
+        }
+        for len in [0, 9, 10, 99, 100, 999, 1000, 70_000] {
+            let mut buf = Vec::new();
+            Reply::new(&mut buf, Proto::Resp3).bulk(&vec![b'v'; len]);
+            assert_eq!(buf, format!("${len}\r\n{}\r\n", "v".repeat(len)).into_bytes());
+        }
     }
 }

@@ -127,7 +127,10 @@ impl Node {
     /// A life that knows no configuration yet. New peers are announced on the channel.
     pub fn new(me: Ref, config: NodeConfig, new_peers: mpsc::UnboundedSender<PeerRef>) -> Self {
         let eviction = config.eviction;
-        Self::sized(me, config, new_peers, SLOTS, |budget| Store::new(budget).with_eviction(eviction))
+        let node = Self::sized(me, config, new_peers, SLOTS, |budget| Store::new(budget).with_eviction(eviction));
+        // An empty node is short of nothing: no use need reorder anything yet.
+        node.pace();
+        node
     }
 
     /// As [`Node::new`], with fewer slots and stores of the caller's making: for simulations.

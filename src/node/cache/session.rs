@@ -51,7 +51,7 @@ const HEAVY: usize = 64 << 10;
 
 /// Whether a command carries much: its value is its last or its third word.
 fn heavy(args: Args<'_>) -> bool {
-    [args.len().saturating_sub(1), 2].iter().any(|i| args.get(*i).is_some_and(|a| a.len() > HEAVY))
+    args.end() > HEAVY && [args.len().saturating_sub(1), 2].iter().any(|i| args.get(*i).is_some_and(|a| a.len() > HEAVY))
 }
 
 /// A browser that was made to speak to this port (Redis closes on the same two words): what follows is not to be run.

@@ -97,8 +97,9 @@ static TABLE: LazyLock<Table> = LazyLock::new(|| {
     let mut buckets = Box::new([Bucket::default(); BUCKETS]);
     for (i, spec) in specs.iter_mut().enumerate() {
         spec.index = i as u16;
+        spec.packed = packed(spec.name.as_bytes());
         if i < commands {
-            let (packed, len) = (packed(spec.name.as_bytes()), spec.name.len());
+            let (packed, len) = (spec.packed, spec.name.len());
             let mut at = bucket(packed, len);
             while buckets[at].packed != 0 {
                 at = (at + 1) % BUCKETS;
@@ -115,12 +116,17 @@ const SHORT: usize = 8;
 const SMALL: u64 = 0x2020_2020_2020_2020;
 
 /// A short name of letters as a number, the same in any case; 0 is no name's. No other bytes give the number of letters.
+#[inline]
 fn packed(name: &[u8]) -> u64 {
-    let mut bytes = [0; SHORT];
     let n = name.len().min(SHORT);
-    bytes[..n].copy_from_slice(&name[..n]);
+    // Two halves that may overlap: a copy of so few bytes would be a call.
+    let bytes = if let (Some(low), Some(high)) = (name.first_chunk(), name[..n].last_chunk()) {
+        u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << (8 * (n - 4))
+    } else {
+        (0..n).fold(0, |sum, i| sum | u64::from(name[i]) << (8 * i))
+    };
     // Zeros behind the name stay: no byte of it is one then.
-    u64::from_le_bytes(bytes) | SMALL.checked_shr(8 * (SHORT - n) as u32).unwrap_or(0)
+    bytes | SMALL.checked_shr(8 * (SHORT - n) as u32).unwrap_or(0)
 }
 
 fn bucket(packed: u64, len: usize) -> usize {
@@ -149,8 +155,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
         }
         if packed == key && usize::from(len) == name.len() {
             let spec = table.specs.get(usize::from(spec))?;
-            // Of a short name all was compared.
-            if name.len() <= SHORT || spec.name.as_bytes().eq_ignore_ascii_case(name) {
+            if spec.is_called(name) {
                 return Some(spec);
             }
         }
@@ -159,6 +164,15 @@ pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
 }
 
 impl Spec {
+    /// Whether this is the name of it, in any case.
+    #[inline]
+    fn is_called(&self, name: &[u8]) -> bool {
+        // Of a short name all is in the number.
+        self.name.len() == name.len()
+            && self.packed == packed(name)
+            && (name.len() <= SHORT || self.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+
     /// Its subcommand of this name, in any case.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Spec> {
         let i = self.subcommands.iter().position(|s| s.own_name().as_bytes().eq_ignore_ascii_case(name))?;
@@ -187,7 +201,7 @@ fn containers_of(sub: &Spec) -> Option<&'static Spec> {
 pub fn resolve(args: Args<'_>, last: Option<&'static Spec>) -> Result<&'static Spec, ErrorReply> {
     if let Some(last) = last
         && matches!(last.kind, Kind::Keyed(_))
-        && args.get(0).is_some_and(|name| last.name.as_bytes().eq_ignore_ascii_case(name))
+        && args.get(0).is_some_and(|name| last.is_called(name))
         && last.takes(args.len())
     {
         return Ok(last);

@@ -138,6 +138,8 @@ pub struct Spec {
     pub doc: Doc,
     acl: u16,
     pub(super) index: u16,
+    /// The beginning of its name as a number.
+    pub(super) packed: u64,
 }
 
 impl fmt::Debug for Spec {
@@ -182,6 +184,7 @@ impl Spec {
             doc: Doc { usage: "", summary: "", since: "", group: "", complexity: "O(1)" },
             acl: 0,
             index: 0,
+            packed: 0,
         }
     }
 
