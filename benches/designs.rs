@@ -135,7 +135,7 @@ impl Owner {
             for (w, key) in wanted.iter_mut().zip(batch) {
                 *w = Wanted::new(0, Slot::of_key(key), key);
             }
-            self.store.warm(wanted);
+            self.store.warm(wanted, |_| (), |_| ());
             batch.iter().for_each(|key| get(&mut self.store, key, &mut self.fx, out));
         }
     }

@@ -124,7 +124,7 @@ fn speed(value_len: usize, ttl: bool) {
         if ahead.is_empty() {
             ahead.extend((0..WARM_MAX).map(|_| pick(ITEMS)));
             let mut wanted: Vec<_> = ahead.iter().map(|key| Wanted::new(0, Slot::of_key(key), key)).collect();
-            store.warm(&mut wanted);
+            store.warm(&mut wanted, |_| (), |_| ());
         }
         let key = ahead.pop().unwrap_or_default();
         assert!(store.txn(Slot::of_key(&key), now(ITEMS + n), &mut fx).get(&key).is_some());

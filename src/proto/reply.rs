@@ -38,12 +38,14 @@ impl<'a> Reply<'a> {
     #[inline]
     fn line(&mut self, tag: u8, n: i64) {
         // Most lengths and counts have up to three digits: each shape is one write.
-        let digit = |n: i64| b'0' + (n % 10) as u8;
-        match n {
-            0..10 => self.buf.extend_from_slice(&[tag, digit(n), b'\r', b'\n']),
-            10..100 => self.buf.extend_from_slice(&[tag, digit(n / 10), digit(n), b'\r', b'\n']),
-            100..1000 => {
-                self.buf.extend_from_slice(&[tag, digit(n / 100), digit(n / 10), digit(n), b'\r', b'\n']);
+        let digit = |n: u32| b'0' + n as u8;
+        match u32::try_from(n) {
+            Ok(n @ 0..10) => self.buf.extend_from_slice(&[tag, digit(n), b'\r', b'\n']),
+            Ok(n @ 10..100) => self.buf.extend_from_slice(&[tag, digit(n / 10), digit(n % 10), b'\r', b'\n']),
+            Ok(n @ 100..1000) => {
+                let tens = n / 10;
+                let line = [tag, digit(tens / 10), digit(tens % 10), digit(n % 10), b'\r', b'\n'];
+                self.buf.extend_from_slice(&line);
             }
             _ => {
                 self.buf.push(tag);

@@ -155,7 +155,7 @@ fn strict_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Arguments of a command that a [`glance`] takes in.
+/// Arguments of a command that a [`Glancer`] takes in.
 const GLANCE_ARGS: usize = 5;
 /// Bytes of an argument from which on it is the decoder's to judge.
 const GLANCE_BULK: u64 = 1 << 20;
@@ -184,24 +184,87 @@ impl Glance {
     }
 }
 
-/// The command at the start of `buf`, if it is one that the decoder would give out too. What this does not take in is not wrong.
-#[inline]
-pub fn glance(buf: &[u8]) -> Option<Glance> {
-    let &[b'*', n @ b'1'..=b'5', b'\r', b'\n', ..] = buf else { return None };
-    let mut found = Glance { len: 4, args: usize::from(n - b'0'), ranges: [(0, 0); GLANCE_ARGS] };
-    for range in &mut found.ranges[..usize::from(n - b'0')] {
-        if buf.get(found.len) != Some(&b'$') {
-            return None;
-        }
-        let Head::Is(len @ ..GLANCE_BULK, start) = head(buf, found.len + 1) else { return None };
-        let end = start + len as usize;
-        if buf.get(end..end + 2)? != b"\r\n" {
-            return None;
-        }
-        *range = (start as u32, end as u32);
-        found.len = end + 2;
+/// Bytes of a beginning that are compared at once: enough for names of up to five letters.
+const BEGINNING: usize = 16;
+
+/// Takes commands in at a glance, and remembers how the last one began: the next one mostly begins the same, and then its number of
+/// arguments and its name need not be read.
+#[derive(Debug)]
+pub struct Glancer {
+    /// `*2␍␊ $3␍␊ GET␍␊ $`, as a number.
+    beginning: u128,
+    /// Which of its bytes count.
+    mask: u128,
+    /// How many those are, and where the name is.
+    len: u8,
+    name: (u8, u8),
+    args: u8,
+}
+
+impl Default for Glancer {
+    fn default() -> Self {
+        // Nothing that is masked by this equals it.
+        Self { beginning: 1, mask: 0, len: 0, name: (0, 0), args: 0 }
     }
-    Some(found)
+}
+
+impl Glancer {
+    /// The command at the start of `buf`, if it is one that the decoder would give out too. What this does not take in is not
+    /// wrong.
+    #[inline]
+    pub fn glance(&mut self, buf: &[u8]) -> Option<Glance> {
+        if let Some(first) = buf.first_chunk::<BEGINNING>()
+            && u128::from_le_bytes(*first) & self.mask == self.beginning
+        {
+            let args = usize::from(self.args);
+            let mut found = Glance { len: usize::from(self.len) - 1, args, ranges: [(0, 0); GLANCE_ARGS] };
+            found.ranges[0] = (self.name.0.into(), self.name.1.into());
+            return found.rest(buf, 1);
+        }
+        let found = first_glance(buf)?;
+        self.remember(buf, &found);
+        Some(found)
+    }
+
+    fn remember(&mut self, buf: &[u8], found: &Glance) {
+        let (start, end) = found.ranges[0];
+        // CR, LF and `$` follow the name.
+        let len = end as usize + 3;
+        if let Some(first) = buf.first_chunk::<BEGINNING>()
+            && found.args > 1
+            && len <= BEGINNING
+        {
+            self.mask = u128::MAX >> (8 * (BEGINNING - len));
+            self.beginning = u128::from_le_bytes(*first) & self.mask;
+            (self.len, self.name, self.args) = (len as u8, (start as u8, end as u8), found.args as u8);
+        }
+    }
+}
+
+#[inline]
+fn first_glance(buf: &[u8]) -> Option<Glance> {
+    let &[b'*', n @ b'1'..=b'5', b'\r', b'\n', ..] = buf else { return None };
+    Glance { len: 4, args: usize::from(n - b'0'), ranges: [(0, 0); GLANCE_ARGS] }.rest(buf, 0)
+}
+
+impl Glance {
+    /// Goes on where its bytes end so far, with this argument.
+    #[inline(always)]
+    fn rest(mut self, buf: &[u8], from: usize) -> Option<Self> {
+        for range in self.ranges.get_mut(from..self.args)? {
+            if buf.get(self.len) != Some(&b'$') {
+                return None;
+            }
+            let Head::Is(len @ ..GLANCE_BULK, start) = head(buf, self.len + 1) else { return None };
+            let end = start + len as usize;
+            if buf.get(end..end + 2)? != b"\r\n" {
+                return None;
+            }
+            *range = (start as u32, end as u32);
+            self.len = end + 2;
+        }
+        Some(self)
+    }
 }
 
 impl Default for Decoder {
@@ -278,7 +341,7 @@ impl Decoder {
         Ok(Some(at))
     }
 
-    /// Nothing of a command was seen since the last one: the next may be taken in otherwise ([`glance`]).
+    /// Nothing of a command was seen since the last one: the next may be taken in otherwise ([`Glancer`]).
     pub fn is_between(&self) -> bool {
         self.done || (self.at, self.left, self.scanned) == (0, 0, 0)
     }

@@ -28,7 +28,7 @@ use crate::node::mutant::{self, Mutant};
 use crate::proto::args::Args;
 use crate::proto::json;
 use crate::proto::reply::Reply;
-use crate::proto::resp::{Decoder, Glance, Limits, glance};
+use crate::proto::resp::{Decoder, Glance, Glancer, Limits};
 use crate::proto::slot::Slot;
 use crate::proto::view::Phase;
 
@@ -51,7 +51,8 @@ const HEAVY: usize = 64 << 10;
 
 /// Whether a command carries much: its value is its last or its third word.
 fn heavy(args: Args<'_>) -> bool {
-    args.end() > HEAVY && [args.len().saturating_sub(1), 2].iter().any(|i| args.get(*i).is_some_and(|a| a.len() > HEAVY))
+    args.end() > HEAVY
+        && [args.len().saturating_sub(1), 2].iter().any(|i| args.get(*i).is_some_and(|a| a.len() > HEAVY))
 }
 
 /// A browser that was made to speak to this port (Redis closes on the same two words): what follows is not to be run.
@@ -86,6 +87,7 @@ pub struct Session {
 /// Bytes read and not yet run.
 struct Input {
     decoder: Decoder,
+    glancer: Glancer,
     buf: Vec<u8>,
     /// Bytes of `buf` before this are done with.
     start: usize,
@@ -180,6 +182,7 @@ impl Session {
         let id = state.id;
         let input = Input {
             decoder: Decoder::new(Limits::default()),
+            glancer: Glancer::default(),
             buf: Vec::new(),
             start: 0,
             ahead: Vec::new(),
@@ -354,7 +357,7 @@ impl Input {
         take_spare(&mut self.ahead, |all| &mut all.ahead);
         let mut at = self.start;
         while self.ahead.len() < WARM_MAX
-            && let Some(glance) = self.buf.get(at..).and_then(glance)
+            && let Some(glance) = self.buf.get(at..).and_then(|bytes| self.glancer.glance(bytes))
         {
             at += glance.len;
             self.ahead.push(Ahead { glance, first: None });

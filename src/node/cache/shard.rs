@@ -178,9 +178,7 @@ impl Shard {
 
     /// Looks ahead for keys of commands that are about to run.
     pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
-        wanted.iter().for_each(|w| prefetch::one(&self.slots[w.slot]));
-        self.store.warm(wanted);
-        wanted.iter().for_each(|w| self.to_targets(w));
+        self.store.warm(wanted, |w| prefetch::one(&self.slots[w.slot]), |w| self.to_targets(w));
     }
 
     /// One of [`STEPS`]; first and last for what is known of a slot beside its keys.

@@ -119,11 +119,18 @@ const SMALL: u64 = 0x2020_2020_2020_2020;
 #[inline]
 fn packed(name: &[u8]) -> u64 {
     let n = name.len().min(SHORT);
-    // Two halves that may overlap: a copy of so few bytes would be a call.
-    let bytes = if let (Some(low), Some(high)) = (name.first_chunk(), name[..n].last_chunk()) {
-        u64::from(u32::from_le_bytes(*low)) | u64::from(u32::from_le_bytes(*high)) << (8 * (n - 4))
-    } else {
-        (0..n).fold(0, |sum, i| sum | u64::from(name[i]) << (8 * i))
+    let number = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+    // A copy of so few bytes would be a call.
+    let bytes = match *name {
+        [] => 0,
+        [a] => number(&[a, 0, 0, 0]),
+        [a, b] => number(&[a, b, 0, 0]),
+        [a, b, c] => number(&[a, b, c, 0]),
+        // Two halves that may overlap.
+        _ => match (name[..n].first_chunk(), name[..n].last_chunk()) {
+            (Some(low), Some(high)) => number(low) | number(high) << (8 * (n - 4)),
+            _ => 0,
+        },
     };
     // Zeros behind the name stay: no byte of it is one then.
     bytes | SMALL.checked_shr(8 * (SHORT - n) as u32).unwrap_or(0)

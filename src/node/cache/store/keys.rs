@@ -74,7 +74,13 @@ impl Store {
 
     /// The key's item, or [`NIL`].
     pub(super) fn find(&self, slot: Slot, hash: u32, key: &[u8]) -> u32 {
-        let Some(body) = self.body(slot) else { return NIL };
+        self.look_up(slot, hash, key).0
+    }
+
+    /// The key's item, or [`NIL`]; and whether it may have a deadline.
+    #[inline]
+    pub(super) fn look_up(&self, slot: Slot, hash: u32, key: &[u8]) -> (u32, bool) {
+        let Some(body) = self.body(slot) else { return (NIL, false) };
         self.heap.find(body.table.first(hash), hash, key)
     }
 
@@ -82,6 +88,7 @@ impl Store {
         self.heap.key(at)
     }
 
+    #[inline]
     pub(super) fn value(&mut self, at: u32) -> &[u8] {
         self.heap.value(at, &mut self.scratch)
     }

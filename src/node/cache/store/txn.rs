@@ -43,11 +43,12 @@ impl Txn<'_> {
     }
 
     /// The item of a key that is there and not past its deadline, or [`NIL`]; and its hash.
+    #[inline]
     fn live(&mut self, key: &[u8]) -> (u32, u32) {
         let hash = self.hash.unwrap_or_else(|| self.store.hash(key));
         debug_assert_eq!(hash, self.store.hash(key));
-        let at = self.store.find(self.slot, hash, key);
-        if at != NIL && self.store.deadline(at).is_some_and(|d| d.0 <= self.now.mono_ms) {
+        let (at, timed) = self.store.look_up(self.slot, hash, key);
+        if timed && self.store.deadline(at).is_some_and(|d| d.0 <= self.now.mono_ms) {
             self.store.remove(at);
             self.store.counters.expired += 1;
             self.fx.push(Effect::Del(key));
@@ -61,6 +62,7 @@ impl Txn<'_> {
     }
 
     /// Counts a lookup.
+    #[inline]
     fn access(&mut self, key: &[u8]) -> Option<u32> {
         let (at, hash) = self.live(key);
         let store = &mut *self.store;
@@ -76,6 +78,7 @@ impl Txn<'_> {
     }
 
     /// The value; counts as an access. A key past its deadline is deleted (and that shipped) and missing.
+    #[inline]
     pub fn get(&mut self, key: &[u8]) -> Option<&[u8]> {
         let at = self.access(key)?;
         Some(self.store.value(at))

@@ -46,14 +46,21 @@ pub const STEPS: [Step; 6] =
 pub type Step = fn(&Store, &mut Wanted<'_>);
 
 impl Store {
-    /// Looks ahead for keys of commands that are about to run; changes nothing. Worth it for two keys and more.
+    /// Looks ahead for keys of commands that are about to run; changes nothing. Worth it for two keys and more. `first` and
+    /// `last` are done with each key beside the first step and the last but one.
     #[inline]
-    pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
-        wanted.iter_mut().for_each(|w| self.to_body(w));
+    pub fn warm(&self, wanted: &mut [Wanted<'_>], first: impl Fn(&Wanted<'_>), last: impl Fn(&Wanted<'_>)) {
+        for w in &mut *wanted {
+            first(w);
+            self.to_body(w);
+        }
         wanted.iter_mut().for_each(|w| self.to_bucket(w));
         wanted.iter_mut().for_each(|w| self.to_item(w));
         wanted.iter_mut().for_each(|w| self.to_rest(w));
-        wanted.iter_mut().for_each(|w| self.to_rest(w));
+        for w in &mut *wanted {
+            self.to_rest(w);
+            last(w);
+        }
         if self.reorders() {
             wanted.iter_mut().for_each(|w| self.to_neighbours(w));
         }

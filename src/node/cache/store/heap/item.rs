@@ -142,6 +142,12 @@ impl Head {
         put_u32(bytes, LENS, self.lens.0);
     }
 
+    /// Of what is written already only what says of its use.
+    #[inline(always)]
+    pub fn write_meta(self, bytes: &mut [u8]) {
+        bytes[META..META + 8].copy_from_slice(&self.meta.to_le_bytes());
+    }
+
     /// Of the key: which bucket, and whether it is worth comparing.
     #[inline(always)]
     pub fn hash(&self) -> u32 {

@@ -100,18 +100,18 @@ impl Heap {
         self.slabs.bytes_at(at).filter(|bytes| bytes.len() >= HEADER).map(Head::read)
     }
 
-    /// The item of a key and its hash in the chain that begins at `at`, or [`NIL`].
+    /// The item of a key and its hash in the chain that begins at `at`, or [`NIL`]; and whether there is room for a timer.
     #[inline(always)]
-    pub fn find(&self, mut at: u32, hash: u32, key: &[u8]) -> u32 {
+    pub fn find(&self, mut at: u32, hash: u32, key: &[u8]) -> (u32, bool) {
         while at != NIL {
             let bytes = self.slabs.bytes(at);
             let head = Head::read(bytes);
             if head.hash() == hash && self.key_of(bytes, head.lens) == key {
-                return at;
+                return (at, head.lens.timed());
             }
             at = head.chain;
         }
-        NIL
+        (NIL, false)
     }
 
     #[inline(always)]
@@ -140,7 +140,7 @@ impl Heap {
         let before = Head::read(bytes);
         let mut head = before;
         head.set_accessed(tick);
-        head.write(bytes);
+        head.write_meta(bytes);
         before
     }
 
@@ -149,7 +149,7 @@ impl Heap {
         let bytes = self.slabs.bytes_mut(at);
         let mut head = Head::read(bytes);
         head.set_marked(marked);
-        head.write(bytes);
+        head.write_meta(bytes);
     }
 
     /// Its deadline's timer, or [`NIL`].

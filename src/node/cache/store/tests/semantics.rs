@@ -319,13 +319,13 @@ fn warming_changes_nothing() {
     let wanted = || keys.iter().enumerate().map(|(i, k)| Wanted::new(i, slot, k.as_bytes())).collect::<Vec<_>>();
     for (n, key) in keys.iter().enumerate() {
         let mut wanted = wanted();
-        store.warm(&mut wanted);
+        store.warm(&mut wanted, |_| (), |_| ());
         assert!(wanted.iter().zip(&keys).all(|(w, k)| w.hash == (n > 0).then(|| store.hash(k.as_bytes()))));
         store.txn(slot, at(1), &mut Effects::default()).set(key.as_bytes(), b"", Ttl::None);
     }
     let (before, oldest) = (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own }));
     let mut all = wanted();
-    store.warm(&mut all);
+    store.warm(&mut all, |_| (), |_| ());
     assert_eq!((before, oldest), (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own })));
     // What was found is gone by the next step.
     let mut all = wanted();
