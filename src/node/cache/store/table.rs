@@ -49,6 +49,24 @@ impl Table {
         }
     }
 
+    /// Asks for the bucket that the next new key splits, and for where its other half goes.
+    pub fn prefetch_split(&self) {
+        if let (Some(bucket), Some(last)) = (self.buckets.get(self.split_at()), self.buckets.last()) {
+            prefetch::one(bucket);
+            prefetch::one(last);
+        }
+    }
+
+    /// The first item in that bucket, or [`NIL`].
+    pub fn next_split(&self) -> u32 {
+        self.buckets.get(self.split_at()).copied().unwrap_or(NIL)
+    }
+
+    fn split_at(&self) -> usize {
+        let n = self.buckets.len();
+        n.checked_ilog2().map_or(0, |log| n - (1 << log))
+    }
+
     /// The first item where one of this hash would be, or [`NIL`].
     pub fn first(&self, hash: u32) -> u32 {
         if self.buckets.is_empty() { NIL } else { self.buckets[bucket(self.buckets.len(), hash)] }
@@ -124,11 +142,11 @@ impl Table {
         if n == self.buckets.capacity() {
             self.buckets.reserve_exact((n / RESERVE_DIVISOR).max(BUCKETS_MIN));
         }
+        let low = self.split_at();
         self.buckets.push(NIL);
         if n == 0 {
             return;
         }
-        let low = n - (1 << n.ilog2());
         let mut at = std::mem::replace(&mut self.buckets[low], NIL);
         while at != NIL {
             let head = heap.head(at);

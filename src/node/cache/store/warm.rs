@@ -35,19 +35,32 @@ impl<'k> Wanted<'k> {
     pub const fn new(n: usize, slot: Slot, key: &'k [u8]) -> Self {
         Self { n, slot, key, hash: None, at: NIL, found: false }
     }
+
+    /// It was looked for to the end of its bucket, and is not there.
+    #[inline(always)]
+    fn is_new(&self) -> bool {
+        !self.found && self.at == NIL && self.hash.is_some()
+    }
 }
 
 /// The steps of looking ahead. Each is done for all keys before the next: by then what the step before asked for is there or on
 /// its way. Between two steps the store may change: what a step rests on may be gone, and then it asks for the wrong memory.
-pub const STEPS: [Step; 6] =
-    [Store::to_body, Store::to_bucket, Store::to_item, Store::to_rest, Store::to_rest, Store::to_neighbours];
+pub const STEPS: [Step; 7] = [
+    Store::to_body,
+    Store::to_bucket,
+    Store::to_item,
+    Store::to_rest,
+    Store::to_end,
+    Store::to_neighbours,
+    Store::to_moved,
+];
 
 /// One of them.
 pub type Step = fn(&Store, &mut Wanted<'_>);
 
 impl Store {
     /// Looks ahead for keys of commands that are about to run; changes nothing. Worth it for two keys and more. `first` and
-    /// `last` are done with each key beside the first step and the last but one.
+    /// `last` are done with each key beside the first step and the fifth.
     #[inline]
     pub fn warm(&self, wanted: &mut [Wanted<'_>], first: impl Fn(&Wanted<'_>), last: impl Fn(&Wanted<'_>)) {
         for w in &mut *wanted {
@@ -57,12 +70,15 @@ impl Store {
         wanted.iter_mut().for_each(|w| self.to_bucket(w));
         wanted.iter_mut().for_each(|w| self.to_item(w));
         wanted.iter_mut().for_each(|w| self.to_rest(w));
+        let mut more = self.reorders();
         for w in &mut *wanted {
-            self.to_rest(w);
+            self.to_end(w);
+            more |= w.is_new();
             last(w);
         }
-        if self.reorders() {
+        if more {
             wanted.iter_mut().for_each(|w| self.to_neighbours(w));
+            wanted.iter_mut().for_each(|w| self.to_moved(w));
         }
     }
 
@@ -106,15 +122,42 @@ impl Store {
         }
     }
 
-    /// What a use moves in the list.
+    /// The same once more; of a key that is not there, what is changed when it is put in.
+    #[inline(always)]
+    fn to_end(&self, w: &mut Wanted<'_>) {
+        self.to_rest(w);
+        if w.is_new()
+            && let Some(body) = self.body(w.slot)
+        {
+            body.table.prefetch_split();
+            self.heap.prefetch_head(body.order.newest());
+        }
+    }
+
+    /// What a use moves in the list, and a new key in the index.
     #[inline(always)]
     fn to_neighbours(&self, w: &mut Wanted<'_>) {
-        if self.reorders()
+        if w.is_new()
+            && let Some(body) = self.body(w.slot)
+        {
+            self.heap.prefetch_head(body.table.next_split());
+        } else if self.reorders()
             && let Some(head) = self.heap.glimpse(w.at)
             && self.windows.late(head.body().into(), head.accessed(), self.tick)
         {
             self.heap.prefetch_head(head.newer);
             self.heap.prefetch_head(head.older);
+        }
+    }
+
+    /// Of the bucket that a new key splits, the item behind its first.
+    #[inline(always)]
+    fn to_moved(&self, w: &mut Wanted<'_>) {
+        if w.is_new()
+            && let Some(body) = self.body(w.slot)
+            && let Some(head) = self.heap.glimpse(body.table.next_split())
+        {
+            self.heap.prefetch_head(head.chain);
         }
     }
 
