@@ -50,12 +50,12 @@ pub use txn::Txn;
 pub use warm::{STEPS, WARM_MAX, Wanted};
 
 use self::due::DueSlots;
-use self::evict::{Candidates, Random};
+use self::evict::{Candidates, Drawn, Random};
 use self::expiry::{Step, Wheel};
 use self::heap::{HEADER, Heap};
 use self::keys::{Body, NO_BODY};
 use self::memory::{DEADLINE_COST_MAX, Ledger};
-use self::policy::{ACCESS_MS, RENEWED_MAX, Tick, Windows};
+use self::policy::{ACCESS_MS, Tick, Windows};
 use self::pool::NIL;
 use self::touches::Touches;
 use super::effect::{Deadline, Effect, Effects, Malformed, Reader, Ttl};
@@ -206,6 +206,7 @@ pub struct Store {
     wheel: Wheel,
     due_slots: DueSlots,
     candidates: Candidates,
+    drawn: Drawn,
     eviction: Eviction,
     ledger: Ledger,
     touches: Touches,
@@ -249,6 +250,7 @@ impl Store {
             wheel: Wheel::default(),
             due_slots: DueSlots::default(),
             candidates: Candidates::default(),
+            drawn: Drawn::default(),
             eviction: Eviction::default(),
             ledger: Ledger::new(budget),
             touches: Touches::default(),
@@ -443,34 +445,6 @@ impl Store {
         self.ledger
             .excess(self.candidates.groups.keys().copied())
             .filter(|need| !self.candidates.of(need.scope).is_empty())
-    }
-
-    /// A key to evict for this: about the first by the policy of those that would help; none if none would. It is evicted with
-    /// [`Txn::evict`].
-    pub fn victim(&mut self, need: NeedRoom) -> Option<(Slot, Box<[u8]>)> {
-        let Self { candidates, random, heap, tick, eviction, touches, .. } = self;
-        let mut first = None;
-        for slot in evict::draw(candidates.of(need.scope), random) {
-            let Some(body) = self.bodies.get_mut(self.body_of[slot as usize] as usize) else { continue };
-            let backed = matches!(self.roles[slot as usize], Role::Primary { backed_at: 1.. });
-            let (mut renewed, mut n) = ([NIL; RENEWED_MAX], 0);
-            let at = eviction.first(&mut body.order, heap, *tick, |at| {
-                renewed[n] = at;
-                n += 1;
-            });
-            for &at in renewed[..n].iter().filter(|_| backed) {
-                touches.note(at, heap.head(at).hash());
-            }
-            let age = tick.age_of(heap.head(at).accessed());
-            if first.is_none_or(|(_, oldest)| age > oldest) {
-                first = Some((at, age));
-            }
-        }
-        let (first, _) = first?;
-        let body = &mut self.bodies[heap.head(first).body() as usize];
-        eviction.choose(&mut body.order, heap, first);
-        let slot = body.slot;
-        Some((slot, self.key(first).into()))
     }
 
     /// Looks how long keys are kept now, which says how exact the order of eviction must be: windows are at most a sixteenth of

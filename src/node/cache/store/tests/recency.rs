@@ -317,3 +317,35 @@ fn what_primaries_hear_of_recency_reaches_the_backup() {
     }
     assert_eq!(backup.totals().primary_keys, 9);
 }
+
+#[test]
+fn slots_that_were_drawn_ahead_lose_no_key_once_they_are_no_candidates() {
+    for scope in [Scope::Own, Scope::Group(1)] {
+        let mut store = Store::default();
+        let mut fx = Effects::default();
+        for slot in (0..64).map(Slot) {
+            store.set_role(slot, Role::Primary { backed_at: 1 });
+            for n in 0..8u32 {
+                store.txn(slot, at(1), &mut fx).set(&n.to_le_bytes(), b"", Ttl::None);
+            }
+        }
+        let mut evict = |store: &mut Store| {
+            let (slot, key) = store.victim(NeedRoom { bytes: 1, scope })?;
+            assert!(store.txn(slot, at(2), &mut fx).evict(&key));
+            Some(slot.0)
+        };
+        // Before each eviction one goes, is emptied, or changes its group.
+        for slot in (0..48).map(Slot) {
+            match slot.0 % 3 {
+                0 => store.set_role(slot, Role::Backup),
+                1 => store.clear_slot(slot),
+                _ => store.set_role(slot, Role::Primary { backed_at: 3 }),
+            }
+            let n = evict(&mut store).unwrap();
+            assert!(n > slot.0 || n % 3 == 2 && scope == Scope::Own, "{n} lost a key after {slot}");
+        }
+        while evict(&mut store).is_some() {}
+        let left: u64 = (0..64).filter(|n| n % 3 == 2).map(|n| store.slot_stats(Slot(n)).keys).sum();
+        assert_eq!(store.totals().primary_keys, if scope == Scope::Own { 0 } else { left });
+    }
+}
