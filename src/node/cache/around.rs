@@ -48,7 +48,7 @@ pub fn note(slot: Slot, key: &[u8]) -> bool {
     })
 }
 
-/// Lets those connections of the thread read that can.
+/// Lets those connections of the thread go first that can do something.
 pub async fn others_first() {
     let mut waited = false;
     poll_fn(|cx| {

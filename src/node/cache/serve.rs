@@ -86,6 +86,11 @@ impl Connection {
             if !self.session.turn(turn) {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
+            // Replies to a pipeline leave when the other connections' are made: who waits for several of them is woken once, and not
+            // for each while the next is made.
+            if self.session.core.answers_many() {
+                others_first().await;
+            }
             let core = &mut self.session.core;
             let full = !core.keeps_back() && core.flush(&self.stream)?;
             let idle = core.is_idle();

@@ -133,6 +133,8 @@ pub(super) struct Core {
     tally: Tally,
     /// Commands of this turn, by [`CLASSES`](super::stats::CLASSES).
     ran: [u64; 3],
+    /// The last turn ran several.
+    many: bool,
     /// Counts commands, to pick a sample.
     tick: u32,
 }
@@ -205,6 +207,7 @@ impl Session {
             kept_back: false,
             tally: Tally::default(),
             ran: [0; 3],
+            many: false,
             tick: id as u32,
         };
         Self { input, core }
@@ -468,6 +471,7 @@ impl Core {
     fn account(&mut self, turn: Turn, now: Mono) {
         let ran = std::mem::take(&mut self.ran);
         let all = ran.iter().sum();
+        self.many = all > 1;
         if all == 0 {
             return;
         }
@@ -505,6 +509,11 @@ impl Core {
         let little = !self.out.is_empty() && self.written == 0 && self.out.len() < KEEP_BACK_MAX;
         self.kept_back = little && !self.held.is_empty() && !self.kept_back;
         self.kept_back
+    }
+
+    /// Whether what may leave answers more than one command of this turn.
+    pub(super) fn answers_many(&self) -> bool {
+        self.many && !self.out.is_empty()
     }
 
     /// Writes what may leave; whether the socket is full.
