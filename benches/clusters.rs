@@ -27,6 +27,7 @@ const START: Duration = Duration::from_secs(20);
 const GOSSIP: Duration = Duration::from_secs(4);
 /// Before anything is counted.
 const WARMUP: &str = "500ms";
+
 #[derive(Clone, PartialEq, Eq)]
 enum Who {
     Backed,
