@@ -1,8 +1,9 @@
 //! Scale-out and scale-in under paced load: what clients notice, and how fast data moves. `cargo bench --bench moves`.
 //!
 //! A round is a fresh cluster of three masters and three nodes with `MOVES_KEYS` (1,000,000) keys of 100 bytes, under
-//! `MOVES_RATE` (5,000; 0 = nobody) operations a second in all, half of them writes: `add`, `add`, `remove`, `remove`, one after the other.
-//! `MOVES_ROUNDS` (5) rounds; medians over them. Latency is counted from when an operation was due (open loop).
+//! `MOVES_RATE` (5,000; 0 = nobody) operations a second in all, half of them writes: `add`, `add`, `remove`, `remove`, one after
+//! the other, or the first `MOVES_STEPS` (4) of them. `MOVES_ROUNDS` (5) rounds; medians over them. Latency is counted from when
+//! an operation was due (open loop).
 //!
 //! With `MOVES_PEERS=1` every round ends with the same scale-out from three primaries to four by somebody else, on the same machine
 //! in the same minute: without load Valkey's `CLUSTER MIGRATESLOTS`, under load `redis-cli --cluster rebalance`.
@@ -282,7 +283,7 @@ fn took(c: &Cluster, id: u64) -> Result<f64, String> {
     Ok(at(" done")?.saturating_sub(at(" accepted")?) as f64 / 1e3)
 }
 
-fn round(keys: usize, rate: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), String> {
+fn round(keys: usize, rate: usize, steps: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), String> {
     let c = Cluster::up(&["--memory", "1gb"]);
     let (n, size) = (keys.to_string(), SIZE.to_string());
     let fill = ["bench", "--load", "--keys", &n, "--size", &size, "--requests", "1", "--pipeline", "16", "-q"];
@@ -291,7 +292,7 @@ fn round(keys: usize, rate: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), Stri
     let load = Load::start(&c, keys, rate);
     sleep(QUIET);
     let mut moved = Vec::new();
-    for (ix, (command, arg, ..)) in STEPS.iter().enumerate() {
+    for (ix, (command, arg, ..)) in STEPS.iter().take(steps).enumerate() {
         load.phase.store(ix + 1, Ordering::Relaxed);
         moved.push(step(&c, &mut watcher, command, arg)?);
     }
@@ -333,12 +334,13 @@ fn round(keys: usize, rate: usize, out: &mut [Vec<[f64; 4]>]) -> Result<(), Stri
 fn main() -> ExitCode {
     let var = |name: &str, own: usize| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(own);
     let (keys, rate, rounds) = (var("MOVES_KEYS", 1_000_000), var("MOVES_RATE", 5000), var("MOVES_ROUNDS", 5));
+    let steps = var("MOVES_STEPS", STEPS.len()).clamp(1, STEPS.len());
     let peer = (var("MOVES_PEERS", 0) > 0).then_some(if rate == 0 { Peer::MigrateSlots } else { Peer::Rebalance });
     let mut beside = Vec::new();
     let mut out = vec![Vec::new(); STEPS.len()];
     for n in 1..=rounds {
         println!("round {n}: {keys} keys, {rate} operations a second");
-        if let Err(why) = round(keys, rate, &mut out) {
+        if let Err(why) = round(keys, rate, steps, &mut out) {
             println!("  FAILED: {why}");
             return ExitCode::FAILURE;
         }
@@ -351,7 +353,7 @@ fn main() -> ExitCode {
         }
     }
     let mut failed = false;
-    for ((command, arg, from, to), rows) in STEPS.iter().zip(&out) {
+    for ((command, arg, from, to), rows) in STEPS.iter().zip(&out).take(steps) {
         let of = |i: usize| median(rows.iter().map(|r| r[i]).collect());
         let (seconds, keys_s, p99, quiet) = (of(0), of(1), of(2), of(3));
         let fits = p99 <= (3.0 * quiet).max(P99_MAX_MS);

@@ -7,6 +7,7 @@ pub mod event;
 pub mod frame;
 pub mod id;
 pub mod json;
+pub mod kinds;
 pub mod net;
 pub mod operation;
 pub mod plan;

@@ -117,6 +117,14 @@ pub fn plan(nodes: &[PlanNode], current: &[Placement], backups: u8, mode: Mode) 
     } else {
         current
     };
+    let target = target(nodes, current, backups, mode);
+    let moves = moves(current, &target);
+    let digest = digest(&moves);
+    Plan { target, moves, digest }
+}
+
+/// What [`plan`] says shall be, by itself.
+pub fn target(nodes: &[PlanNode], current: &[Placement], backups: u8, mode: Mode) -> Vec<Placement> {
     let mut sorted: Vec<&PlanNode> = nodes.iter().collect();
     sorted.sort_by(|a, b| a.id.cmp(&b.id));
     sorted.dedup_by(|a, b| a.id == b.id);
@@ -140,11 +148,7 @@ pub fn plan(nodes: &[PlanNode], current: &[Placement], backups: u8, mode: Mode) 
     }
 
     let name = |i: u32| sorted.get(i as usize).map(|n| n.id.clone());
-    let target: Vec<Placement> =
-        primary.iter().zip(&backup).map(|(&p, &b)| Placement { primary: name(p), backup: name(b) }).collect();
-    let moves = moves(current, &target);
-    let digest = digest(&moves);
-    Plan { target, moves, digest }
+    primary.iter().zip(&backup).map(|(&p, &b)| Placement { primary: name(p), backup: name(b) }).collect()
 }
 
 /// The table right after the death of one node, before anything is planned: its backups lead, its copies are gone.
@@ -167,19 +171,21 @@ pub fn moves(current: &[Placement], target: &[Placement]) -> Vec<Move> {
 }
 
 fn differences(current: &[Placement], target: &[Placement], what: Role) -> Vec<Move> {
-    let of = |p: &Placement| match what {
-        Role::Primary => p.primary.clone(),
-        Role::Backup => p.backup.clone(),
-    };
+    fn of(p: &Placement, what: Role) -> Option<&NodeId> {
+        match what {
+            Role::Primary => p.primary.as_ref(),
+            Role::Backup => p.backup.as_ref(),
+        }
+    }
     let mut moves: Vec<Move> = Vec::new();
-    for (i, (from, to)) in current.iter().map(of).zip(target.iter().map(of)).enumerate() {
+    for (i, (from, to)) in current.iter().zip(target).map(|(a, b)| (of(a, what), of(b, what))).enumerate() {
         if from == to {
             continue;
         }
         let slot = Slot(i as u16);
         match moves.last_mut() {
-            Some(m) if m.last.ix() + 1 == i && m.from == from && m.to == to => m.last = slot,
-            _ => moves.push(Move { first: slot, last: slot, what, from, to }),
+            Some(m) if m.last.ix() + 1 == i && m.from.as_ref() == from && m.to.as_ref() == to => m.last = slot,
+            _ => moves.push(Move { first: slot, last: slot, what, from: from.cloned(), to: to.cloned() }),
         }
     }
     moves

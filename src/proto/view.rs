@@ -2,12 +2,13 @@
 //!
 //! A view is judged by `cluster_id` and `cfg_index` alone, whoever brings it (ARCHITECTURE: views).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
+use super::kinds::Kinds;
 use super::slot::{SLOTS, Slot};
 use super::status::NodeState;
 
@@ -195,18 +196,44 @@ impl Config {
     fn alike(&self, keep: impl Fn(&SlotState) -> bool) -> Vec<Alike> {
         let mut out: Vec<Alike> = Vec::new();
         let mut known: HashMap<&SlotState, usize> = HashMap::new();
-        for (i, s) in self.slots.iter().enumerate().filter(|(_, s)| keep(s)) {
+        let mut kinds = Kinds::default();
+        for (i, s) in self.slots.iter().enumerate() {
             let slot = Slot(i as u16);
-            let group = *known.entry(s).or_insert_with(|| {
-                out.push(Alike { ranges: Vec::new(), state: SlotState::clone(s) });
-                out.len() - 1
+            let group = *kinds.of(s, 0, |s| {
+                keep(s).then(|| {
+                    *known.entry(s).or_insert_with(|| {
+                        out.push(Alike { ranges: Vec::new(), state: s.clone() });
+                        out.len() - 1
+                    })
+                })
             });
+            let Some(group) = group else { continue };
             match out[group].ranges.last_mut() {
                 Some((_, last)) if last.ix() + 1 == i => *last = slot,
                 _ => out[group].ranges.push((slot, slot)),
             }
         }
         out
+    }
+
+    /// Lets all slots that changed at `since` or later and are alike share their state.
+    pub fn share(&mut self, since: u64) {
+        let mut known: HashSet<&Arc<SlotState>> = HashSet::new();
+        let mut kinds = Kinds::default();
+        let mut shared: Vec<(usize, Arc<SlotState>)> = Vec::new();
+        for (ix, s) in self.slots.iter().enumerate() {
+            let one = kinds.of(s, 0, |state| {
+                let found = (state.cver >= since).then(|| *known.get(s).unwrap_or(&s))?;
+                known.insert(found);
+                Some(found)
+            });
+            if let Some(one) = one.filter(|one| !Arc::ptr_eq(one, s)) {
+                shared.push((ix, one.clone()));
+            }
+        }
+        for (ix, one) in shared {
+            self.slots[ix] = one;
+        }
     }
 
     /// Takes a view in: another cluster's is refused, an older one ignored, a delta applied only onto exactly its base.
@@ -234,6 +261,9 @@ impl Config {
         for a in &view.alike {
             let state = Arc::new(a.state.clone());
             a.ranges.iter().for_each(|(first, last)| self.slots[first.ix()..=last.ix()].fill(state.clone()));
+        }
+        if view.base == 0 {
+            self.share(0);
         }
         self.cluster_id = view.cluster_id;
         self.cfg_index = view.cfg_index;

@@ -59,8 +59,8 @@ pub struct Pace {
     demand: Demand,
 }
 
-/// The shortest rest, milliseconds: with the burst above, at most 5 MiB a second to a peer.
-const REST_MIN_MS: u64 = 3;
+/// The shortest rest, milliseconds: with the burst above, at most 8 MiB a second to a peer.
+const REST_MIN_MS: u64 = 2;
 /// The longest: copying never stops.
 const REST_MAX_MS: u64 = 32;
 /// A rest that took so much longer than asked for was late: a timer's rounding, and half of what clients may wait.
@@ -191,8 +191,8 @@ mod tests {
         let mut pace = Pace::default();
         let start = Instant::now();
         assert_eq!(pace.rest(0, start), Duration::ZERO);
-        assert_eq!(pace.rest(1, start), MS * 3);
-        assert_eq!(pace.rest(1, start + QUIET / 2), MS * 3);
+        assert_eq!(pace.rest(1, start), MS * 2);
+        assert_eq!(pace.rest(1, start + QUIET / 2), MS * 2);
         assert_eq!(pace.rest(1, start + QUIET), Duration::ZERO);
     }
 
@@ -205,10 +205,10 @@ mod tests {
             rests.push(pace.rest(n + 1, now));
             pace.rested(rests[n as usize], rests[n as usize] + LATE + MS);
         }
-        assert_eq!(rests.iter().map(Duration::as_millis).collect::<Vec<_>>(), [3, 5, 8, 12, 18, 27, 32, 32, 32, 32]);
+        assert_eq!(rests.iter().map(Duration::as_millis).collect::<Vec<_>>(), [2, 3, 5, 8, 12, 18, 27, 32, 32, 32]);
         for _ in 0..IN_TIME * REST_MAX_MS as u32 {
             pace.rested(MS, MS + LATE);
         }
-        assert_eq!(pace.rest(100, now), MS * 3);
+        assert_eq!(pace.rest(100, now), MS * 2);
     }
 }

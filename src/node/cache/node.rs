@@ -24,6 +24,7 @@ use crate::node::config::NodeConfig;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::Refusal;
 use crate::proto::id::{ClusterId, Ref};
+use crate::proto::kinds::Kinds;
 use crate::proto::slot::{SLOTS, Slot};
 use crate::proto::status::NodeState;
 use crate::proto::view::{Absorbed, Config, Phase, SlotState, View};
@@ -346,15 +347,22 @@ impl Node {
         if gained + lost > 0 {
             info!(epoch = new.cfg_index, gained, lost, "primary slots changed");
         }
-        let mine = |of: fn(&SlotState) -> bool| {
-            let slots = new.slots.iter().enumerate();
-            slots
-                .filter(|(_, s)| of(s) && s.primary.as_ref() == Some(&self.me))
-                .map(|(ix, _)| Slot(ix as u16))
-                .collect()
-        };
-        *lock(&self.giving) = mine(|s| s.phase == Phase::Handover);
-        *lock(&self.teaching) = mine(|s| !s.learners.is_empty());
+        let (mut giving, mut teaching) = (Vec::new(), Vec::new());
+        let mut kinds = Kinds::default();
+        for (ix, s) in new.slots.iter().enumerate() {
+            let (gives, teaches) = *kinds.of(s, 0, |s| {
+                let leads = s.primary.as_ref() == Some(&self.me);
+                (leads && s.phase == Phase::Handover, leads && !s.learners.is_empty())
+            });
+            if gives {
+                giving.push(Slot(ix as u16));
+            }
+            if teaches {
+                teaching.push(Slot(ix as u16));
+            }
+        }
+        *lock(&self.giving) = giving;
+        *lock(&self.teaching) = teaching;
         // At once when leases at this view are waited for, to serve or to give away, not at the next tick.
         let urgent = gained > 0 || self.is_giving();
         self.publish(new.clone(), urgent);
@@ -406,12 +414,13 @@ impl Node {
         let view = self.view();
         let mut mine = 0u64;
         let mut theirs: BTreeMap<&Ref, u64> = BTreeMap::new();
-        for s in &view.slots {
+        let kinds = Kinds::count(&view.slots);
+        for (s, slots) in kinds.iter().map(|k| (k.state, u64::from(k.value))) {
             match &s.primary {
-                Some(p) if *p == self.me => mine += 1,
-                Some(p) if s.replica(&self.me).is_some() => *theirs.entry(p).or_default() += 1,
+                Some(p) if *p == self.me => mine += slots,
+                Some(p) if s.replica(&self.me).is_some() => *theirs.entry(p).or_default() += slots,
                 // Nobody else has it: what a last holder evicts before it is back is lost.
-                None if s.last_holder.as_ref() == Some(&self.me) => mine += 1,
+                None if s.last_holder.as_ref() == Some(&self.me) => mine += slots,
                 _ => {}
             }
         }

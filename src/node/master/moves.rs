@@ -19,10 +19,16 @@ use super::operation::{host, may_hold, runs};
 use super::state::{Operation, REPLICAS_MAX};
 use crate::node::mutant::{self, Mutant};
 use crate::proto::id::{NodeId, Ref};
+use crate::proto::kinds::Kinds;
 use crate::proto::operation::OperationKind;
-use crate::proto::plan::{Mode, Move, Placement, Plan, PlanNode, Role, digest, moves, plan};
+use crate::proto::plan::{self, Mode, Move, Placement, Plan, PlanNode, Role, digest, moves};
 use crate::proto::status::NodeState;
 use crate::proto::view::{Config, Phase, Replica, SlotState};
+
+/// Bytes being copied from one primary, as far as whole slots allow it.
+const UNDER_WAY_MAX: u64 = 256 << 20;
+/// Slots that may always be: more than one, so that links are never idle between two entries.
+const SLOTS_MIN: usize = 16;
 
 /// How much of an operation is under way at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +42,26 @@ pub struct Bounds {
 }
 
 impl Bounds {
-    /// Where clients are connected: enough to hide the commits between the steps, few enough that none of them waits for
-    /// long, and that a cancel, which finishes what is under way, is soon done.
-    pub const ASKED: Self = Self { copies_per_primary: 512, copies_per_target: 2048, handovers_per_primary: 512 };
-    /// Where none is the entries are what takes time, for each makes every process look at the whole table: few of them.
-    pub const QUIET: Self = Self { copies_per_primary: 1536, copies_per_target: 4608, handovers_per_primary: 1536 };
+    /// Where clients are connected: enough to hide the commits between the steps, and few entries, for each makes every process
+    /// look at the whole table, and clients pay for that. A slot's clients wait for two commits however many slots do.
+    pub const ASKED: Self = Self { copies_per_primary: 1024, copies_per_target: 4096, handovers_per_primary: 2048 };
+    /// Where none is.
+    pub const QUIET: Self = Self { copies_per_primary: 1536, copies_per_target: 4608, handovers_per_primary: 2048 };
+
+    /// The same for slots of so many bytes: a cancel, which finishes what is under way, is soon done, and a death in the middle
+    /// throws little away.
+    pub fn within(self, bytes_per_slot: u64) -> Self {
+        let slots = |max: u64| usize::try_from(max / bytes_per_slot.max(1)).unwrap_or(usize::MAX).max(SLOTS_MIN);
+        Self {
+            copies_per_primary: self.copies_per_primary.min(slots(UNDER_WAY_MAX)),
+            copies_per_target: self.copies_per_target.min(slots(UNDER_WAY_MAX * 4)),
+            ..self
+        }
+    }
 }
 
 /// What an operation wants of one slot: from whom to whom, in each role that moves.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Goal {
     /// The primary's move.
     pub primary: Option<(Option<NodeId>, NodeId)>,
@@ -52,21 +69,46 @@ pub struct Goal {
     pub backup: Option<(Option<NodeId>, Option<NodeId>)>,
 }
 
-/// The moves, slot by slot.
-pub fn goals(moves: &[Move], slots: usize) -> Vec<Goal> {
-    let mut out = vec![Goal::default(); slots];
-    for m in moves {
-        let end = (m.last.ix() + 1).min(slots);
-        for goal in out.get_mut(m.first.ix()..end).unwrap_or_default() {
-            match (m.what, &m.to) {
-                (Role::Primary, Some(to)) => goal.primary = Some((m.from.clone(), to.clone())),
-                // Nobody can take it: it stays where it is.
-                (Role::Primary, None) => {}
-                (Role::Backup, to) => goal.backup = Some((m.from.clone(), to.clone())),
+/// What an operation wants of all slots. Few goals are many slots': each is kept once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Goals {
+    kinds: Vec<Goal>,
+    /// By slot, its place in `kinds`.
+    of: Vec<u32>,
+}
+
+impl Goals {
+    /// The moves, slot by slot.
+    pub fn new(moves: &[Move], slots: usize) -> Self {
+        let mut all = vec![Goal::default(); slots];
+        for m in moves {
+            let end = (m.last.ix() + 1).min(slots);
+            for goal in all.get_mut(m.first.ix()..end).unwrap_or_default() {
+                match (m.what, &m.to) {
+                    (Role::Primary, Some(to)) => goal.primary = Some((m.from.clone(), to.clone())),
+                    // Nobody can take it: it stays where it is.
+                    (Role::Primary, None) => {}
+                    (Role::Backup, to) => goal.backup = Some((m.from.clone(), to.clone())),
+                }
             }
         }
+        let mut out = Self::default();
+        let mut known: BTreeMap<Goal, u32> = BTreeMap::new();
+        for goal in all {
+            let next = known.len() as u32;
+            let n = *known.entry(goal).or_insert_with_key(|goal| {
+                out.kinds.push(goal.clone());
+                next
+            });
+            out.of.push(n);
+        }
+        out
     }
-    out
+
+    /// One slot's.
+    pub fn get(&self, ix: usize) -> Option<&Goal> {
+        self.kinds.get(*self.of.get(ix)? as usize)
+    }
 }
 
 /// Slots that nobody shall back, as ranges: the only ones whose last backup may go.
@@ -230,10 +272,10 @@ fn is_begun(cfg: &Config, slot: &SlotState) -> bool {
 struct Tally(BTreeMap<NodeId, usize>);
 
 impl Tally {
-    fn add(&mut self, id: &NodeId) {
+    fn add(&mut self, id: &NodeId, more: usize) {
         match self.0.get_mut(id) {
-            Some(n) => *n += 1,
-            None => drop(self.0.insert(id.clone(), 1)),
+            Some(n) => *n += more,
+            None => drop(self.0.insert(id.clone(), more)),
         }
     }
 
@@ -243,57 +285,74 @@ impl Tally {
 }
 
 /// The next steps of all slots. `unfit` nodes are given nothing for now; with `finish` only what was begun goes on.
-pub fn batch(cfg: &Config, goals: &[Goal], unfit: &BTreeSet<NodeId>, finish: bool, bounds: Bounds) -> Batch {
+pub fn batch(cfg: &Config, goals: &Goals, unfit: &BTreeSet<NodeId>, finish: bool, bounds: Bounds) -> Batch {
     let mut out = Batch::default();
     let (mut copies, mut targets, mut handovers) = (Tally::default(), Tally::default(), Tally::default());
-    for (s, p) in cfg.slots.iter().filter_map(|s| Some((s, s.primary.as_ref()?))) {
+    // Slots that are alike and want the same are looked at once.
+    let mut counts: Kinds<'_, usize> = Kinds::default();
+    for (s, g) in cfg.slots.iter().zip(&goals.of) {
+        *counts.of(s, *g as usize, |_| 0) += 1;
+    }
+    let mut backups_are_due = false;
+    for kind in counts.iter() {
+        let (s, slots) = (kind.state, kind.value);
+        let Some(p) = &s.primary else { continue };
         for l in &s.learners {
-            copies.add(&p.id);
-            targets.add(&l.node.id);
+            copies.add(&p.id, slots);
+            targets.add(&l.node.id, slots);
         }
         if s.phase == Phase::Handover {
-            handovers.add(&p.id);
+            handovers.add(&p.id, slots);
         }
+        backups_are_due |= goals.kinds[kind.tag].backup_is_due(s);
     }
-    let primaries = finish || !cfg.slots.iter().zip(goals).any(|(s, g)| s.primary.is_some() && g.backup_is_due(s));
+    let primaries = finish || !backups_are_due;
     let mut changes: BTreeMap<(u8, Ref), Vec<(usize, u64)>> = BTreeMap::new();
-    let mut put = |kind: u8, node: Ref, ix: usize, cver: u64| changes.entry((kind, node)).or_default().push((ix, cver));
-    for (ix, (s, g)) in cfg.slots.iter().zip(goals).enumerate() {
+    let mut put = |kind: u8, node: &Ref, ix: usize, cver: u64| match changes.get_mut(&(kind, node.clone())) {
+        Some(slots) => slots.push((ix, cver)),
+        None => drop(changes.insert((kind, node.clone()), vec![(ix, cver)])),
+    };
+    let mut steps: Kinds<'_, (Step, bool)> = Kinds::default();
+    for (ix, (s, g)) in cfg.slots.iter().zip(&goals.of).enumerate() {
         let Some(p) = &s.primary else { continue };
         if finish && !is_begun(cfg, s) {
             continue;
         }
-        let step = match g.step(s, primaries) {
-            // Nothing new begins, but what can be taken out is.
-            Step::Add(_) if finish => g.step(s, false),
-            step => step,
-        };
+        let goal = &goals.kinds[*g as usize];
+        let (step, waits) = steps.of(s, *g as usize, |s| {
+            let step = match goal.step(s, primaries) {
+                // Nothing new begins, but what can be taken out is.
+                Step::Add(_) if finish => goal.step(s, false),
+                step => step,
+            };
+            (step, !primaries && goal.primary_is_due(s))
+        });
         match step {
-            Step::Done => out.waiting += u64::from(!primaries && g.primary_is_due(s)),
+            Step::Done => out.waiting += u64::from(*waits),
             Step::Plan => out.stale += 1,
             Step::Running => out.running += 1,
             Step::Add(_) if finish => {}
-            Step::Add(to) => match cfg.current(&to).filter(|n| cfg.is_live(n) && !unfit.contains(&to)) {
+            Step::Add(to) => match cfg.current(to).filter(|n| cfg.is_live(n) && !unfit.contains(to)) {
                 None => {
                     out.waiting += 1;
-                    out.unfit.insert(to);
+                    out.unfit.insert(to.clone());
                 }
                 Some(node)
                     if copies.is_below(&p.id, bounds.copies_per_primary)
-                        && targets.is_below(&to, bounds.copies_per_target) =>
+                        && targets.is_below(to, bounds.copies_per_target) =>
                 {
-                    copies.add(&p.id);
-                    targets.add(&to);
-                    put(0, node, ix, s.cver);
+                    copies.add(&p.id, 1);
+                    targets.add(to, 1);
+                    put(0, &node, ix, s.cver);
                 }
                 Some(_) => out.waiting += 1,
             },
             Step::Handover(to) if unfit.contains(&to.id) => {
                 out.waiting += 1;
-                out.unfit.insert(to.id);
+                out.unfit.insert(to.id.clone());
             }
             Step::Handover(to) if handovers.is_below(&p.id, bounds.handovers_per_primary) => {
-                handovers.add(&p.id);
+                handovers.add(&p.id, 1);
                 put(1, to, ix, s.cver);
             }
             Step::Handover(_) => out.waiting += 1,
@@ -389,7 +448,7 @@ pub fn members_digest(cfg: &Config, nodes: &[PlanNode]) -> u64 {
 }
 
 /// Who holds what, and who will: what is under way for `goals` towards nodes that still take it counts as done.
-fn tables(cfg: &Config, goals: &[Goal], nodes: &[PlanNode]) -> (Vec<Placement>, Vec<Placement>) {
+fn tables(cfg: &Config, goals: &Goals, nodes: &[PlanNode]) -> (Vec<Placement>, Vec<Placement>) {
     let accepts = |id: &&NodeId| nodes.iter().any(|n| &n.id == *id && n.accepts);
     let none = Goal::default();
     let mut now = Vec::with_capacity(cfg.slots.len());
@@ -410,9 +469,9 @@ fn tables(cfg: &Config, goals: &[Goal], nodes: &[PlanNode]) -> (Vec<Placement>, 
 
 /// Plans: from the table as it stands, with what `goals` has under way counted as done. Slots that nobody holds stay so: who may
 /// have them is no question of balance.
-pub fn planned(cfg: &Config, goals: &[Goal], nodes: &[PlanNode]) -> Plan {
+pub fn planned(cfg: &Config, goals: &Goals, nodes: &[PlanNode]) -> Plan {
     let (now, meant) = tables(cfg, goals, nodes);
-    let mut target = plan(nodes, &meant, cfg.backups, Mode::Balance).target;
+    let mut target = plan::target(nodes, &meant, cfg.backups, Mode::Balance);
     for (t, n) in target.iter_mut().zip(&now).filter(|(_, n)| n.primary.is_none()) {
         t.clone_from(n);
     }

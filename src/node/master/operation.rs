@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::entry::{Change, HandedOut, Placed, Run, SlotChange};
 use super::state::State;
 use crate::proto::id::{NodeId, Ref};
-use crate::proto::plan::{Mode, Placement, PlanNode, plan};
+use crate::proto::kinds::Kinds;
+use crate::proto::plan::{self, Mode, Placement, PlanNode};
 use crate::proto::slot::Slot;
 use crate::proto::status::NodeState;
 use crate::proto::view::{Config, Phase, Replica, SlotState};
@@ -36,34 +37,42 @@ pub struct Survey {
     pub formed: bool,
 }
 
+/// Slots that are alike.
+struct Kind {
+    slots: usize,
+    backups: usize,
+}
+
 /// Looks the slot table over.
 pub fn survey(cfg: &Config) -> Survey {
     let wanted = usize::from(cfg.backups);
     let mut out = Survey::default();
+    let mut kinds = Kinds::default();
     for (ix, s) in cfg.slots.iter().enumerate() {
-        out.formed |= s.pterm != 0;
-        let Some(primary) = &s.primary else {
-            out.orphans += 1;
+        let kind = kinds.of(s, 0, |s| Kind { slots: 0, backups: s.backups().count() });
+        kind.slots += 1;
+        if s.primary.is_none() {
             continue;
-        };
+        }
         if s.phase == Phase::Handover {
             out.handovers.push(ix);
         }
-        let backups = s.backups().count();
-        if backups < wanted {
-            out.solo += 1;
-            if backups + s.learners.len() < wanted {
-                out.lacking.push(ix);
-            }
-        }
-        if backups + s.learners.len() > wanted {
+        let all = kind.backups + s.learners.len();
+        if all < wanted {
+            out.lacking.push(ix);
+        } else if all > wanted {
             out.surplus.push(ix);
         }
-        if !s.learners.is_empty() {
-            match out.copies.get_mut(&primary.id) {
-                Some(n) => *n += 1,
-                None => {
-                    out.copies.insert(primary.id.clone(), 1);
+    }
+    for kind in kinds.iter() {
+        let (s, Kind { slots, backups }) = (kind.state, &kind.value);
+        out.formed |= s.pterm != 0;
+        match &s.primary {
+            None => out.orphans += *slots as u64,
+            Some(primary) => {
+                out.solo += if *backups < wanted { *slots as u64 } else { 0 };
+                if !s.learners.is_empty() {
+                    *out.copies.entry(primary.id.clone()).or_default() += slots;
                 }
             }
         }
@@ -112,7 +121,7 @@ fn current(cfg: &Config) -> Vec<Placement> {
 pub fn formation(state: &State) -> Vec<Placed> {
     let cfg = &state.cfg;
     let empty = vec![Placement::default(); cfg.slots.len()];
-    let target = plan(&plan_nodes(cfg, &BTreeSet::new()), &empty, cfg.backups, Mode::Balance).target;
+    let target = plan::target(&plan_nodes(cfg, &BTreeSet::new()), &empty, cfg.backups, Mode::Balance);
     let mut out: Vec<Placed> = Vec::new();
     for (ix, p) in target.iter().enumerate() {
         let Some(primary) = p.primary.as_ref().and_then(|id| cfg.current(id)) else { continue };
@@ -141,7 +150,7 @@ pub fn hand_outs(state: &State, proven: &[Ref], shunned: &BTreeSet<NodeId>, over
     if !cfg.slots.iter().any(|s| free(s)) {
         return Vec::new();
     }
-    let target = plan(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Balance).target;
+    let target = plan::target(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Balance);
     let mut out: Vec<HandedOut> = Vec::new();
     for (ix, (s, p)) in cfg.slots.iter().zip(&target).enumerate().filter(|(_, (s, _))| free(s)) {
         let Some(to) = p.primary.as_ref().and_then(|id| cfg.current(id)) else { continue };
@@ -179,7 +188,7 @@ pub fn learners(state: &State, survey: &Survey, shunned: &BTreeSet<NodeId>) -> V
     if batch.is_empty() {
         return Vec::new();
     }
-    let target = plan(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Rebuild).target;
+    let target = plan::target(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Rebuild);
     let mut by_node: BTreeMap<Ref, Vec<(usize, u64)>> = BTreeMap::new();
     for ix in batch {
         let s = &cfg.slots[ix];

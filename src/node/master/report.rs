@@ -10,6 +10,7 @@ use crate::node::clock::Mono;
 use crate::proto::control::IpListEntry;
 use crate::proto::event::Event;
 use crate::proto::id::{LeaderId, NodeId, Ref};
+use crate::proto::kinds::Kinds;
 use crate::proto::operation::Role;
 use crate::proto::stats::NodeStats;
 use crate::proto::status::{
@@ -111,19 +112,20 @@ fn totals(state: &State) -> (SlotTotals, BTreeMap<NodeId, Roles>) {
     let cfg = &state.cfg;
     let mut roles: BTreeMap<NodeId, Roles> = cfg.members.keys().map(|id| (id.clone(), Roles::default())).collect();
     let mut t = SlotTotals { total: cfg.slots.len() as u64, lost_total: state.lost_total, ..SlotTotals::default() };
-    for s in &cfg.slots {
+    for kind in Kinds::count(&cfg.slots).iter() {
+        let (s, n) = (kind.state, u64::from(kind.value));
         let Some(primary) = &s.primary else {
-            t.orphan += u64::from(s.pterm != 0);
+            t.orphan += if s.pterm == 0 { 0 } else { n };
             continue;
         };
-        t.serving += u64::from(cfg.is_live(primary));
-        t.solo += u64::from(s.backups().count() < usize::from(cfg.backups));
+        t.serving += if cfg.is_live(primary) { n } else { 0 };
+        t.solo += if s.backups().count() < usize::from(cfg.backups) { n } else { 0 };
         if let Some(r) = roles.get_mut(&primary.id) {
-            r.primary += 1;
+            r.primary += n;
         }
         for b in s.backups() {
             if let Some(r) = roles.get_mut(&b.node.id) {
-                r.backup += 1;
+                r.backup += n;
             }
         }
     }
@@ -205,31 +207,39 @@ fn operation(id: u64, o: &Operation, cfg: &Config) -> OperationStatus {
 
 /// What an operation has left to move as it was last planned, between whom, and how far that is.
 fn pairs(o: &Operation, cfg: &Config) -> Vec<PairStatus> {
-    let mut pairs: BTreeMap<(Role, Option<&NodeId>, &NodeId), PairStatus> = BTreeMap::new();
+    let mut slots: BTreeMap<(Role, Option<&NodeId>, &NodeId), Kinds<'_, u64>> = BTreeMap::new();
     for m in o.moves.iter().flatten() {
         let Some(to) = &m.to else { continue };
-        let pair = pairs.entry((m.what, m.from.as_ref(), to)).or_insert_with(|| PairStatus {
-            role: m.what,
-            from: m.from.as_ref().map(ToString::to_string),
+        let kinds = slots.entry((m.what, m.from.as_ref(), to)).or_default();
+        for s in cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default() {
+            *kinds.of(s, 0, |_| 0) += 1;
+        }
+    }
+    let pair = |((what, from, to), kinds): ((Role, Option<&NodeId>, &NodeId), Kinds<'_, u64>)| {
+        let mut pair = PairStatus {
+            role: what,
+            from: from.map(ToString::to_string),
             to: to.to_string(),
             slots_total: 0,
             slots_done: 0,
             slots_running: 0,
-        });
-        for s in cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default() {
+        };
+        for kind in kinds.iter() {
+            let s = kind.state;
             let leads = s.primary.as_ref().is_some_and(|p| &p.id == to);
-            let done = match m.what {
+            let done = match what {
                 Role::Primary => leads,
                 Role::Backup => !leads && s.insync.iter().any(|r| &r.node.id == to),
             };
             let under_way = s.learners.iter().any(|r| &r.node.id == to)
-                || s.handover_to.as_ref().is_some_and(|h| &h.id == to && m.what == Role::Primary);
-            pair.slots_total += 1;
-            pair.slots_done += u64::from(done);
-            pair.slots_running += u64::from(!done && under_way);
+                || s.handover_to.as_ref().is_some_and(|h| &h.id == to && what == Role::Primary);
+            pair.slots_total += kind.value;
+            pair.slots_done += if done { kind.value } else { 0 };
+            pair.slots_running += if !done && under_way { kind.value } else { 0 };
         }
-    }
-    pairs.into_values().collect()
+        pair
+    };
+    slots.into_iter().map(pair).collect()
 }
 
 /// What only the leader knows of an operation under way: what was copied, how fast, and how long it will take.
@@ -255,18 +265,29 @@ fn bytes_left(state: &State, op: &Operation, table: &Heartbeats) -> u64 {
     let mut left: BTreeMap<&Ref, u64> = BTreeMap::new();
     match &op.moves {
         Some(moves) => {
+            let mut by_target: BTreeMap<&NodeId, Kinds<'_, u64>> = BTreeMap::new();
             for m in moves {
                 let Some(to) = &m.to else { continue };
+                let kinds = by_target.entry(to).or_default();
                 for s in cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default() {
-                    if let Some(p) = s.primary.as_ref().filter(|_| !s.insync.iter().any(|r| &r.node.id == to)) {
-                        *left.entry(p).or_default() += 1;
+                    *kinds.of(s, 0, |_| 0) += 1;
+                }
+            }
+            for (to, kinds) in &by_target {
+                for kind in kinds.iter().filter(|k| !k.state.insync.iter().any(|r| &r.node.id == *to)) {
+                    if let Some(p) = &kind.state.primary {
+                        *left.entry(p).or_default() += kind.value;
                     }
                 }
             }
         }
         None => {
-            let solo = cfg.slots.iter().filter(|s| s.backups().count() < usize::from(cfg.backups));
-            solo.filter_map(|s| s.primary.as_ref()).for_each(|p| *left.entry(p).or_default() += 1);
+            let kinds = Kinds::count(&cfg.slots);
+            for kind in kinds.iter().filter(|k| k.state.backups().count() < usize::from(cfg.backups)) {
+                if let Some(p) = &kind.state.primary {
+                    *left.entry(p).or_default() += u64::from(kind.value);
+                }
+            }
         }
     }
     let bytes = |(node, slots): (&Ref, u64)| {

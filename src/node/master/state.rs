@@ -26,8 +26,9 @@ use serde::{Deserialize, Serialize};
 use crate::proto::error::Failure;
 use crate::proto::event::{Event, Severity};
 use crate::proto::id::{ClusterId, HomeId, NodeId, Ref};
+use crate::proto::kinds::Kinds;
 use crate::proto::slot::{SLOTS, Slot};
-use crate::proto::view::{Config, Phase, View};
+use crate::proto::view::{Config, Phase, SlotState, View};
 
 use super::entry::{Act, Answer, Applied, Change, Entry, HandedOut, Placed, SlotChange};
 use super::moves::{needs, unbacked};
@@ -152,6 +153,8 @@ pub struct Operation {
 pub const BACKUPS_MAX: u8 = 1;
 /// Events kept for those who come late.
 pub const EVENTS_KEPT: usize = 1000;
+/// States whose next ones are kept while an entry is applied: slots that change together are of a few kinds.
+const KINDS_KEPT: usize = 32;
 /// Ended lives kept: enough that no straggling registration outlives its record.
 pub const BURIED_KEPT: usize = 1024;
 
@@ -196,6 +199,7 @@ impl State {
         self.act(&mut cx, &entry.act);
         if cx.done.cfg_changed {
             self.cfg.cfg_index = index;
+            self.cfg.share(index);
         }
         cx.done.skipped.sort_unstable();
         cx.done.skipped.dedup();
@@ -265,8 +269,9 @@ impl State {
                 && p.backups.iter().all(|b| self.may_take(b) && members.insert(&b.id));
             let mut held = false;
             for ix in self.span(cx, p.first, p.last) {
-                let slot = Arc::make_mut(&mut self.cfg.slots[ix]);
+                let slot = &mut self.cfg.slots[ix];
                 if fits && slot.pterm == 0 && slot.phase == Phase::Orphan {
+                    let slot = Arc::make_mut(slot);
                     slots::install(slot, cx.index, &p.primary, &p.backups, None, &mut primaries);
                     // Nobody was ever primary, so nobody may hold a lease: no wait.
                     slot.clean = true;
@@ -328,21 +333,41 @@ impl State {
         primaries: &mut Primaries,
     ) -> u64 {
         let mut applied = 0;
+        // What becomes of slots that are alike is worked out once, where it doesn't depend on how many were changed before.
+        let is_same_for_all = !matches!(c.change, Change::Depose { .. });
+        let mut known: VecDeque<(Arc<SlotState>, Option<Arc<SlotState>>)> = VecDeque::new();
         for run in &c.runs {
             for ix in self.span(cx, run.first, run.last) {
-                let mut slot = std::mem::take(&mut self.cfg.slots[ix]);
+                let slot = &self.cfg.slots[ix];
                 let takes_last = match (&c.change, unbacked) {
-                    (Change::RemoveMember { node }, Some(unbacked)) => needs(unbacked, ix, &slot, node),
+                    (Change::RemoveMember { node }, Some(unbacked)) => needs(unbacked, ix, slot, node),
                     _ => false,
                 };
-                let fits = slot.cver == run.cver
-                    && !takes_last
-                    && slots::change(Arc::make_mut(&mut slot), cx.index, &c.change, |n| self.cfg.is_live(n), primaries);
-                self.cfg.slots[ix] = slot;
-                if fits {
-                    applied += 1;
-                } else {
+                if slot.cver != run.cver || takes_last {
                     cx.skip(ix);
+                    continue;
+                }
+                let before = known.iter().find(|(from, _)| Arc::ptr_eq(from, slot)).map(|(_, to)| to.clone());
+                let is_known = before.is_some();
+                let changed = before.unwrap_or_else(|| {
+                    let mut to = SlotState::clone(slot);
+                    let fits = slots::change(&mut to, cx.index, &c.change, |n| self.cfg.is_live(n), primaries);
+                    let to = fits.then(|| Arc::new(to));
+                    if is_same_for_all {
+                        known.push_front((slot.clone(), to.clone()));
+                        known.truncate(KINDS_KEPT);
+                    }
+                    to
+                });
+                match changed {
+                    Some(changed) => {
+                        if is_known {
+                            slots::count_lead(primaries, slot.primary.as_ref(), changed.primary.as_ref());
+                        }
+                        self.cfg.slots[ix] = changed;
+                        applied += 1;
+                    }
+                    None => cx.skip(ix),
                 }
             }
         }
@@ -362,7 +387,7 @@ impl State {
             let fits = self.may_take(&h.to) && h.backup.as_ref().is_none_or(|b| self.may_take(b) && b.id != h.to.id);
             let mut held = false;
             for ix in self.span(cx, h.run.first, h.run.last) {
-                let slot = Arc::make_mut(&mut self.cfg.slots[ix]);
+                let slot = &mut self.cfg.slots[ix];
                 let holder = slot.last_holder.clone();
                 let free = holder.as_ref().is_none_or(|holder| {
                     gone.contains(holder) || self.holders.get(holder).is_some_and(|h| h.gone.is_some())
@@ -371,6 +396,7 @@ impl State {
                     cx.skip(ix);
                     continue;
                 }
+                let slot = Arc::make_mut(slot);
                 slots::install(slot, cx.index, &h.to, h.backup.as_slice(), None, &mut primaries);
                 // Whoever died with the slot may have promised something to somebody who still serves; who stopped by plan
                 // confirmed that it serves nothing, and the leader has waited until all it promised was over.
@@ -417,12 +443,9 @@ impl State {
     /// How many slots each node is primary of.
     pub fn primaries(&self) -> Primaries {
         let mut out = Primaries::new();
-        for p in self.cfg.slots.iter().filter_map(|s| s.primary.as_ref()) {
-            match out.get_mut(&p.id) {
-                Some(n) => *n += 1,
-                None => {
-                    out.insert(p.id.clone(), 1);
-                }
+        for kind in Kinds::count(&self.cfg.slots).iter() {
+            if let Some(p) = &kind.state.primary {
+                *out.entry(p.id.clone()).or_default() += kind.value;
             }
         }
         out
@@ -499,6 +522,7 @@ mod packed {
             }
             cfg.slots[r.first.ix()..=r.last.ix()].fill(Arc::new(r.state));
         }
+        cfg.share(0);
         Ok(cfg)
     }
 }

@@ -11,7 +11,7 @@ use crate::node::cache::shard::lock;
 use crate::node::cache::slot::{Rank, Serving};
 use crate::node::master::entry::Act;
 use crate::node::master::heartbeat::DEAD_MS;
-use crate::node::master::moves::goals;
+use crate::node::master::moves::Goals;
 use crate::node::master::operation::may_hold;
 use crate::node::master::state::Operation;
 use crate::node::master::state::tests::check_step;
@@ -298,7 +298,7 @@ fn add_before_remove(c: &Committed) -> Result<(), Violation> {
     let alone = |ix: &usize| before[*ix].insync.len() > 1 && after[*ix].insync.len() == 1;
     let Some(ix) = (0..after.len()).find(alone) else { return Ok(()) };
     let moves = c.before.operations.get(id).and_then(|o| o.moves.as_deref()).unwrap_or_default();
-    match goals(moves, after.len())[ix].backup {
+    match &Goals::new(moves, after.len()).get(ix).unwrap().backup {
         // Nobody is left to take it.
         Some((_, None)) => Ok(()),
         _ => Err(Violation::new(Some(ix as u16), format!("operation {id} takes the last backup out of slot {ix}"))),

@@ -13,9 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Brain, Command, Purpose, Turn};
 use crate::node::clock::Mono;
 use crate::node::master::entry::{Act, Change, OperationStep, SlotChange};
-use crate::node::master::moves::{
-    Batch, Bounds, Goal, batch, goals, is_scale, leaving, members_digest, nodes_of, planned,
-};
+use crate::node::master::moves::{Batch, Bounds, Goals, batch, is_scale, leaving, members_digest, nodes_of, planned};
 use crate::node::master::operation::runs;
 use crate::node::master::state::{Operation, State};
 use crate::node::mutant::{self, Mutant};
@@ -42,7 +40,7 @@ pub const RECORD_MS: u64 = 5000;
 const RATE_MS: u64 = 5000;
 /// Promotions, and the next steps of slots, gather for so long between two entries, milliseconds, unless all that is under way is
 /// there: every entry costs every process a look at all slots, and clients pay for that.
-pub const GATHER_MS: u64 = 500;
+pub const GATHER_MS: u64 = 1000;
 /// Where slots are without a backup, promotions gather for so long.
 pub const GATHER_SOLO_MS: u64 = 50;
 /// What was relinquished waits so long for what else is under way, milliseconds: the clients of both wait for every entry.
@@ -54,7 +52,7 @@ const SWITCHES_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     /// The goals of an operation as it was last planned: id, when it was planned, slot by slot.
-    goals: Option<(u64, u64, Vec<Goal>)>,
+    goals: Option<(u64, u64, Goals)>,
     /// What primaries relinquished, and the `cver` they did so at.
     relinquished: BTreeMap<Slot, u64>,
     /// Since when one of them waits for the others under way.
@@ -190,12 +188,10 @@ impl Brain {
         (wanted(to_primary) || wanted(to_backup)).then(|| (id, goal.done_by_promotion(slot, learner)))
     }
 
-    fn goals_of(&mut self, id: u64, op: &Operation, slots: usize) -> &[Goal] {
-        let known = self.moves.goals.as_ref().is_some_and(|(of, at, _)| (*of, *at) == (id, op.planned_at));
-        if !known {
-            self.moves.goals = Some((id, op.planned_at, goals(op.moves.as_deref().unwrap_or_default(), slots)));
-        }
-        self.moves.goals.as_ref().map_or(&[], |(_, _, goals)| goals)
+    fn goals_of(&mut self, id: u64, op: &Operation, slots: usize) -> &Goals {
+        let known = self.moves.goals.take().filter(|(of, at, _)| (*of, *at) == (id, op.planned_at));
+        let new = || (id, op.planned_at, Goals::new(op.moves.as_deref().unwrap_or_default(), slots));
+        &self.moves.goals.insert(known.unwrap_or_else(new)).2
     }
 
     /// Everything about moves, once a step.
@@ -262,6 +258,13 @@ impl Brain {
         nodes.filter_map(|n| self.heartbeats.of(&n)).all(|beat| beat.stats().clients == 0)
     }
 
+    /// Bytes in a slot, on average, as far as the nodes' last heartbeats tell.
+    fn bytes_per_slot(&self, state: &State) -> u64 {
+        let nodes = state.cfg.members.keys().filter_map(|id| state.cfg.current(id));
+        let bytes = nodes.filter_map(|n| self.heartbeats.of(&n)).map(|beat| beat.stats().primary_bytes);
+        bytes.sum::<u64>() / state.cfg.slots.len().max(1) as u64
+    }
+
     fn advance(&mut self, t: &mut Turn<'_>, id: u64, op: &Operation) {
         let (now, state) = (t.now, t.state);
         // Nothing is under way that more could come of.
@@ -292,6 +295,7 @@ impl Brain {
             Some((_, next)) => next,
             None => {
                 let bounds = if self.is_quiet(state) { Bounds::QUIET } else { Bounds::ASKED };
+                let bounds = bounds.within(self.bytes_per_slot(state));
                 batch(&state.cfg, self.goals_of(id, op, state.cfg.slots.len()), &seen.2, finish, bounds)
             }
         };

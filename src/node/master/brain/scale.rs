@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use super::{Asker, Brain, Purpose, Turn, plain};
 use crate::node::master::entry::{Act, OperationStep};
-use crate::node::master::moves::{planned, planned_nodes};
+use crate::node::master::moves::{Goals, planned, planned_nodes};
 use crate::node::master::operation::may_hold;
 use crate::node::master::state::{State, count};
 use crate::proto::control::Message;
 use crate::proto::error::Failure;
 use crate::proto::id::{NodeId, Ref};
+use crate::proto::kinds::Kinds;
 use crate::proto::operation::{Accepted, Apply, OperationKind, PlanView, PlannedMove, Role, Wish};
 use crate::proto::plan::Plan;
 use crate::proto::status::NodeState;
+use crate::proto::view::SlotState;
 
 /// Nodes one operation names at most; more hide what it does.
 const NODES_MAX: usize = 100;
@@ -109,7 +111,7 @@ impl Brain {
             return view;
         }
         let nodes = planned_nodes(cfg, wish.kind, &wish.nodes);
-        let plan = planned(cfg, &[], &nodes);
+        let plan = planned(cfg, &Goals::default(), &nodes);
         let mut pairs: BTreeMap<(Role, Option<NodeId>, NodeId), PlannedMove> = BTreeMap::new();
         for m in &plan.moves {
             let Some(to) = &m.to else { continue };
@@ -129,15 +131,16 @@ impl Brain {
         // A node that held the slot already, as it does where roles are swapped, needs no copy.
         let mut copied: BTreeMap<(Role, Option<NodeId>, NodeId), u64> = BTreeMap::new();
         for m in plan.moves.iter().filter(|m| m.to.is_some()) {
-            let held = |s: &crate::proto::view::SlotState| s.insync.iter().any(|r| Some(&r.node.id) == m.to.as_ref());
+            let held = |s: &SlotState| s.insync.iter().any(|r| Some(&r.node.id) == m.to.as_ref());
             let slots = cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default();
             let copies = slots.iter().filter(|s| !held(s)).count() as u64;
             if let Some(to) = &m.to {
                 *copied.entry((m.what, m.from.clone(), to.clone())).or_default() += copies;
             }
         }
+        let kinds = Kinds::count(&cfg.slots);
         for (key, pair) in &mut pairs {
-            let (keys, bytes) = self.share(state, pair.role, pair.from.as_ref());
+            let (keys, bytes) = self.share(state, &kinds, pair.role, pair.from.as_ref());
             pair.keys = (keys * pair.slots as f64) as u64;
             pair.bytes = (bytes * pair.slots as f64) as u64;
             view.bytes += (bytes * copied.get(key).copied().unwrap_or(0) as f64) as u64;
@@ -151,15 +154,22 @@ impl Brain {
     }
 
     /// Keys and bytes in a slot of this giver, on average.
-    fn share(&self, state: &State, role: Role, from: Option<&NodeId>) -> (f64, f64) {
+    fn share(&self, state: &State, kinds: &Kinds<'_, u32>, role: Role, from: Option<&NodeId>) -> (f64, f64) {
         let Some(node) = from.and_then(|id| state.cfg.current(id)) else { return (0.0, 0.0) };
         let Some(beat) = self.heartbeats.of(&node) else { return (0.0, 0.0) };
         let stats = beat.stats();
-        let primary = state.cfg.slots.iter().filter(|s| s.primary.as_ref() == Some(&node)).count();
-        let backup = state.cfg.slots.iter().filter(|s| s.backups().any(|r| r.node == node)).count();
+        let slots = |of: &dyn Fn(&SlotState) -> bool| {
+            kinds.iter().filter(|k| of(k.state)).map(|k| k.value as usize).sum::<usize>()
+        };
         match role {
-            Role::Primary => per_slot(stats.primary_keys, stats.primary_bytes, primary),
-            Role::Backup => per_slot(stats.backup_keys, stats.backup_bytes, backup),
+            Role::Primary => {
+                let led = slots(&|s| s.primary.as_ref() == Some(&node));
+                per_slot(stats.primary_keys, stats.primary_bytes, led)
+            }
+            Role::Backup => {
+                let backed = slots(&|s| s.backups().any(|r| r.node == node));
+                per_slot(stats.backup_keys, stats.backup_bytes, backed)
+            }
         }
     }
 }

@@ -161,7 +161,7 @@ impl State {
         let mut orphaned = 0u64;
         let mut primaries = self.primaries();
         let former = self.buried.back().cloned();
-        for slot in &mut self.cfg.slots {
+        for slot in self.cfg.slots.iter_mut().filter(|s| slots::concerns(s, &dead)) {
             let before = slot.primary.clone();
             let burial = slots::bury(Arc::make_mut(slot), cx.index, &dead, avoid, by_plan, &mut primaries);
             let of_primary = before.and_then(|p| tallies.get_mut(&p));

@@ -100,6 +100,11 @@ pub enum Burial {
     Orphaned,
 }
 
+/// Whether one of these is a member of the slot.
+pub fn concerns(slot: &SlotState, dead: &BTreeMap<Ref, usize>) -> bool {
+    slot.insync.iter().chain(&slot.learners).any(|r| dead.contains_key(&r.node))
+}
+
 /// Takes the dead out of a slot and promotes where the primary was among them (PROTOCOL section 7). `dead` gives each its
 /// place in the list of the dead: the in-sync member that comes last is the last holder, as if they had died in that order.
 /// With `by_plan` what a slot held is given up without loss, so nobody is remembered as its holder.
@@ -180,18 +185,26 @@ fn drop_member(slot: &mut SlotState, node: &Ref) {
 
 /// Makes an in-sync member primary; learners stay, their copies start again at the new pterm.
 fn lead(slot: &mut SlotState, index: u64, node: Ref, primaries: &mut Primaries) {
-    if let Some(old) = slot.primary.as_ref()
-        && let Some(n) = primaries.get_mut(&old.id)
-    {
-        *n = n.saturating_sub(1);
-    }
-    *primaries.entry(node.id.clone()).or_default() += 1;
+    count_lead(primaries, slot.primary.as_ref(), Some(&node));
     slot.primary = Some(node);
     slot.pterm = index;
     slot.phase = Phase::Serving;
     slot.handover_to = None;
     slot.clean = false;
     slot.returned = false;
+}
+
+/// A slot's primary was one node and is another, or the same.
+pub fn count_lead(primaries: &mut Primaries, was: Option<&Ref>, is: Option<&Ref>) {
+    if was == is {
+        return;
+    }
+    if let Some(n) = was.and_then(|was| primaries.get_mut(&was.id)) {
+        *n = n.saturating_sub(1);
+    }
+    if let Some(is) = is {
+        *primaries.entry(is.id.clone()).or_default() += 1;
+    }
 }
 
 /// Chooses a new primary among the in-sync members, who must not be none: the handover's target, else not to be avoided,
@@ -220,11 +233,7 @@ fn promote(slot: &mut SlotState, index: u64, avoid: &[Ref], primaries: &mut Prim
 }
 
 fn orphan(slot: &mut SlotState, index: u64, last: Option<Replica>, primaries: &mut Primaries) {
-    if let Some(old) = slot.primary.as_ref()
-        && let Some(n) = primaries.get_mut(&old.id)
-    {
-        *n = n.saturating_sub(1);
-    }
+    count_lead(primaries, slot.primary.as_ref(), None);
     let held_since = last.as_ref().map_or(0, |r| r.since);
     let last_holder = last.map(|r| r.node);
     *slot = SlotState { pterm: index, cver: index, last_holder, held_since, ..SlotState::default() };

@@ -198,10 +198,10 @@ fn backups_move_first_then_primaries_and_one_operation_at_a_time() {
     assert_eq!(second.operation, Some(2));
     assert_eq!((w.op(2).state, w.member(5)), (OperationState::Planned, NodeState::Standby));
     w.until("the plan", |w| w.op(1).moves.is_some());
-    let goals = crate::node::master::moves::goals(w.op(1).moves.as_ref().unwrap(), SLOTS_OF_TEST);
+    let goals = crate::node::master::moves::Goals::new(w.op(1).moves.as_ref().unwrap(), SLOTS_OF_TEST);
     w.until("the first handover", |w| w.state.cfg.slots.iter().any(|s| s.phase == Phase::Handover));
-    for (s, g) in w.state.cfg.slots.iter().zip(&goals) {
-        if let Some((_, Some(to))) = &g.backup {
+    for (ix, s) in w.state.cfg.slots.iter().enumerate() {
+        if let Some((_, Some(to))) = &goals.get(ix).unwrap().backup {
             assert!(s.insync.iter().any(|r| &r.node.id == to), "a primary moved before this backup");
         }
     }
