@@ -1,10 +1,12 @@
 //! Copies slots to a learner, a window at a time, in the one ordered stream that carries live items too; paced, so that the
 //! clients of both ends notice little of it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::node::Node;
@@ -15,23 +17,29 @@ use crate::proto::frame::Stream;
 /// How often copies that wait for a lease or for quota are tried again.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// Where clients are served a copy rests after so many bytes, so that they never wait for more than this in front of them.
-const BURST_BYTES: u64 = 16 << 10;
+/// Where clients are served a copy rests after so many bytes, on average, so that they never wait for much more than this in front
+/// of them.
+const BURST_BYTES: u64 = 18 << 10;
+
+/// The pace of all copies that leave a thread. Whoever rests holds it, so that their bursts come one by one and never in a row.
+pub type Paced = Rc<Mutex<Pace>>;
 
 /// Runs for as long as the peer is a member.
-pub async fn run(node: Arc<Node>, peer: PeerRef) {
+pub async fn run(node: Arc<Node>, peer: PeerRef, paced: Paced) {
     let mut copying = Copying::default();
-    let mut pace = Pace::default();
+    let mut demand = Demand::default();
     let mut rested_at = 0;
     while !peer.gone.load(Ordering::Acquire) {
         match copying.step(&node, &peer) {
             Step::Sent => {
                 node.counters.copies.fetch_add(1, Ordering::Relaxed);
                 let copied = peer.copied.bytes.load(Ordering::Relaxed);
-                let rest = pace.rest(node.counters.commands.load(Ordering::Relaxed), Instant::now());
-                if copied.saturating_sub(rested_at) >= BURST_BYTES && !rest.is_zero() {
-                    rested_at = copied;
-                    let began = Instant::now();
+                let is_asked = demand.is_there(node.counters.commands.load(Ordering::Relaxed), Instant::now());
+                if copied.saturating_sub(rested_at) >= BURST_BYTES && is_asked {
+                    // What was too much this time is less the next; what was copied while nobody asked is not made up for.
+                    rested_at = (rested_at + BURST_BYTES).max(copied.saturating_sub(BURST_BYTES));
+                    let mut pace = paced.lock().await;
+                    let (rest, began) = (pace.rest(), Instant::now());
                     sleep(rest).await;
                     pace.rested(rest, began.elapsed());
                 } else {
@@ -48,18 +56,16 @@ pub async fn run(node: Arc<Node>, peer: PeerRef) {
     }
 }
 
-/// How long a copy rests between two bursts: not at all where no client asks anything, and the longer the later this thread gets
-/// to run, for its clients wait as long. Grows by half of itself at once and shrinks slowly, as a sender's window does the other
-/// way round.
+/// How long a thread rests between two bursts of its copies where clients ask something: the longer the later it gets to run, for
+/// its clients wait as long. Grows by half of itself at once and shrinks slowly, as a sender's window does the other way round.
 #[derive(Debug)]
 pub struct Pace {
     rest_ms: u64,
     /// Rests in a row that were not late.
     in_time: u32,
-    demand: Demand,
 }
 
-/// The shortest rest, milliseconds: with the burst above, at most 8 MiB a second to a peer.
+/// The shortest rest, milliseconds: with the burst above, at most 16 MiB a second from a thread.
 const REST_MIN_MS: u64 = 2;
 /// The longest: copying never stops.
 const REST_MAX_MS: u64 = 32;
@@ -90,14 +96,14 @@ impl Demand {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { rest_ms: REST_MIN_MS, in_time: 0, demand: Demand::default() }
+        Self { rest_ms: REST_MIN_MS, in_time: 0 }
     }
 }
 
 impl Pace {
-    /// How long to rest now; `commands` is how many were served so far.
-    pub fn rest(&mut self, commands: u64, now: Instant) -> Duration {
-        if self.demand.is_there(commands, now) { Duration::from_millis(self.rest_ms) } else { Duration::ZERO }
+    /// How long to rest now.
+    pub fn rest(&self) -> Duration {
+        Duration::from_millis(self.rest_ms)
     }
 
     /// A rest took so long.
@@ -188,27 +194,27 @@ mod tests {
 
     #[test]
     fn copies_rest_for_clients_and_for_nobody_else() {
-        let mut pace = Pace::default();
+        let mut demand = Demand::default();
         let start = Instant::now();
-        assert_eq!(pace.rest(0, start), Duration::ZERO);
-        assert_eq!(pace.rest(1, start), MS * 2);
-        assert_eq!(pace.rest(1, start + QUIET / 2), MS * 2);
-        assert_eq!(pace.rest(1, start + QUIET), Duration::ZERO);
+        assert!(!demand.is_there(0, start));
+        assert!(demand.is_there(1, start));
+        assert!(demand.is_there(1, start + QUIET / 2));
+        assert!(!demand.is_there(1, start + QUIET));
     }
 
     #[test]
     fn rests_grow_fast_and_shrink_slowly_within_their_bounds() {
         let mut pace = Pace::default();
-        let now = Instant::now();
         let mut rests = Vec::new();
-        for n in 0..10 {
-            rests.push(pace.rest(n + 1, now));
-            pace.rested(rests[n as usize], rests[n as usize] + LATE + MS);
+        for _ in 0..10 {
+            let rest = pace.rest();
+            rests.push(rest);
+            pace.rested(rest, rest + LATE + MS);
         }
-        assert_eq!(rests.iter().map(Duration::as_millis).collect::<Vec<_>>(), [2, 3, 5, 8, 12, 18, 27, 32, 32, 32]);
+        assert_eq!(rests.iter().map(Duration::as_millis).collect::<Vec<_>>(), [1, 2, 3, 5, 8, 12, 18, 27, 32, 32]);
         for _ in 0..IN_TIME * REST_MAX_MS as u32 {
             pace.rested(MS, MS + LATE);
         }
-        assert_eq!(pace.rest(100, now), MS * 2);
+        assert_eq!(pace.rest(), MS);
     }
 }

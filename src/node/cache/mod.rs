@@ -401,11 +401,12 @@ async fn accept_clients(node: &Arc<Node>, doors: &Arc<Doors>, n: usize, listener
 }
 
 async fn run_jobs(node: Arc<Node>, doors: Arc<Doors>, n: usize, mut jobs: mpsc::UnboundedReceiver<Job>) {
+    let paced = copy::Paced::default();
     while let Some(job) = jobs.recv().await {
         match job {
             Job::Link(peer) => {
                 spawn_local(link::run(node.clone(), peer.clone()));
-                spawn_local(copy::run(node.clone(), peer));
+                spawn_local(copy::run(node.clone(), peer, paced.clone()));
             }
             Job::Inbound { from, acked, stream, inbox } => {
                 let Ok(stream) = TcpStream::from_std(stream) else { continue };

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
-use super::store::{Digest, NeedRoom, Now, Role, STEPS, Scope, Store, Txn, Wanted, prefetch};
+use super::store::{Digest, MORE_STEPS, NeedRoom, Now, Role, STEPS, Scope, Store, Txn, Wanted, prefetch};
 use super::waiter::Waiter;
 use crate::node::clock::Mono;
 use crate::node::mutant::{self, Mutant};
@@ -181,15 +181,17 @@ impl Shard {
         self.store.warm(wanted, |w| prefetch::one(&self.slots[w.slot]), |w| self.to_targets(w));
     }
 
-    /// One of [`STEPS`]; first and last for what is known of a slot beside its keys.
-    fn warm_step(&self, step: usize, w: &mut Wanted<'_>) {
+    /// One of [`STEPS`]; first and last for what is known of a slot beside its keys. Whether [`MORE_STEPS`] are worth it.
+    fn warm_step(&self, step: usize, w: &mut Wanted<'_>) -> bool {
         if step == 0 {
             prefetch::one(&self.slots[w.slot]);
         }
         STEPS[step](&self.store, w);
-        if step == STEPS.len() - 1 {
+        let is_last = step == STEPS.len() - 1;
+        if is_last {
             self.to_targets(w);
         }
+        is_last && self.store.changes(w)
     }
 
     fn to_targets(&self, w: &Wanted<'_>) {
@@ -515,10 +517,17 @@ pub fn warm(shards: &[Mutex<Shard>], wanted: &mut [Wanted<'_>]) {
     }
     let shard_of = |w: &Wanted<'_>| w.slot.ix() % shards.len();
     wanted.sort_unstable_by_key(shard_of);
+    let mut more = false;
     for step in 0..STEPS.len() {
         for mine in wanted.chunk_by_mut(|a, b| shard_of(a) == shard_of(b)) {
             let shard = lock(&shards[shard_of(&mine[0])]);
-            mine.iter_mut().for_each(|w| shard.warm_step(step, w));
+            mine.iter_mut().for_each(|w| more |= shard.warm_step(step, w));
+        }
+    }
+    for step in MORE_STEPS.iter().filter(|_| more) {
+        for mine in wanted.chunk_by_mut(|a, b| shard_of(a) == shard_of(b)) {
+            let shard = lock(&shards[shard_of(&mine[0])]);
+            mine.iter_mut().for_each(|w| step(&shard.store, w));
         }
     }
 }

@@ -47,7 +47,7 @@ use std::sync::Arc;
 pub use memory::{Budget, cost, cost_of};
 pub use policy::Eviction;
 pub use txn::Txn;
-pub use warm::{STEPS, WARM_MAX, Wanted};
+pub use warm::{MORE_STEPS, STEPS, WARM_MAX, Wanted};
 
 use self::due::DueSlots;
 use self::evict::{Candidates, Drawn, Random};

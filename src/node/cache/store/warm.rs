@@ -45,15 +45,9 @@ impl<'k> Wanted<'k> {
 
 /// The steps of looking ahead. Each is done for all keys before the next: by then what the step before asked for is there or on
 /// its way. Between two steps the store may change: what a step rests on may be gone, and then it asks for the wrong memory.
-pub const STEPS: [Step; 7] = [
-    Store::to_body,
-    Store::to_bucket,
-    Store::to_item,
-    Store::to_rest,
-    Store::to_end,
-    Store::to_neighbours,
-    Store::to_moved,
-];
+pub const STEPS: [Step; 5] = [Store::to_body, Store::to_bucket, Store::to_item, Store::to_rest, Store::to_end];
+/// What follows where lists or the index are likely to change ([`Store::changes`]).
+pub const MORE_STEPS: [Step; 2] = [Store::to_neighbours, Store::to_moved];
 
 /// One of them.
 pub type Step = fn(&Store, &mut Wanted<'_>);
@@ -70,10 +64,10 @@ impl Store {
         wanted.iter_mut().for_each(|w| self.to_bucket(w));
         wanted.iter_mut().for_each(|w| self.to_item(w));
         wanted.iter_mut().for_each(|w| self.to_rest(w));
-        let mut more = self.reorders();
+        let mut more = false;
         for w in &mut *wanted {
             self.to_end(w);
-            more |= w.is_new();
+            more |= self.changes(w);
             last(w);
         }
         if more {
@@ -159,6 +153,12 @@ impl Store {
         {
             self.heap.prefetch_head(head.chain);
         }
+    }
+
+    /// Whether a list or an index is likely to change when this key is used; known after [`STEPS`].
+    #[inline(always)]
+    pub fn changes(&self, w: &Wanted<'_>) -> bool {
+        self.reorders() || w.is_new()
     }
 
     /// Whether a use is likely to move a key in its slot's list.

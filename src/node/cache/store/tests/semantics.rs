@@ -329,7 +329,7 @@ fn warming_changes_nothing() {
     assert_eq!((before, oldest), (store.totals(), store.victim(NeedRoom { bytes: 1, scope: Scope::Own })));
     // What was found is gone by the next step.
     let mut all = wanted();
-    for step in STEPS {
+    for step in STEPS.into_iter().chain(MORE_STEPS) {
         all.iter_mut().for_each(|w| step(&store, w));
         store.clear_slot(slot);
         while store.dispose(100) {}
