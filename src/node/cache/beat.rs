@@ -569,7 +569,7 @@ impl Node {
         let [p50_us, p99_us] = self.counters.quantiles_us([0.5, 0.99]);
         let mut s = NodeStats {
             memory_limit: self.config.memory,
-            commands: self.counters.commands.load(Ordering::Relaxed),
+            commands: self.counters.commands.get(),
             ops_per_s: f64::from_bits(self.ops_per_s.load(Ordering::Relaxed)),
             clients: self.clients.count(),
             errors: self.counters.errors.load(Ordering::Relaxed),

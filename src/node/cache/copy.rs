@@ -34,7 +34,7 @@ pub async fn run(node: Arc<Node>, peer: PeerRef, paced: Paced) {
             Step::Sent => {
                 node.counters.copies.fetch_add(1, Ordering::Relaxed);
                 let copied = peer.copied.bytes.load(Ordering::Relaxed);
-                let is_asked = demand.is_there(node.counters.commands.load(Ordering::Relaxed), Instant::now());
+                let is_asked = demand.is_there(node.counters.commands.get(), Instant::now());
                 if copied.saturating_sub(rested_at) >= BURST_BYTES && is_asked {
                     // What was too much this time is less the next; what was copied while nobody asked is not made up for.
                     rested_at = (rested_at + BURST_BYTES).max(copied.saturating_sub(BURST_BYTES));

@@ -9,6 +9,7 @@ use super::command::{
 use super::node::Node;
 use super::shard::{Ran, Turn, lock};
 use super::slot::Rank;
+use super::stats::Sum;
 use super::store::{Now, Store};
 use super::waiter::Waiter;
 use crate::node::clock::Mono;
@@ -103,8 +104,8 @@ impl Host for NodeHost<'_> {
             maxclients: self.settings().maxclients,
             connections_total: c.connections.load(Ordering::Relaxed),
             connections_rejected: c.rejected.load(Ordering::Relaxed),
-            net_in_bytes: c.bytes_in.load(Ordering::Relaxed),
-            net_out_bytes: c.bytes_out.load(Ordering::Relaxed),
+            net_in_bytes: c.bytes_in.get(),
+            net_out_bytes: c.bytes_out.get(),
             parked: self.node.clients.waiting(),
             keys_with_ttl: self.node.shards.iter().map(|s| lock(s).store.primary_timers()).sum(),
             commands: self.node.command_counts(),
@@ -208,7 +209,8 @@ impl Node {
             lock(shard).store.reset_stats();
         }
         let c = &self.counters;
-        for n in [&c.commands, &c.errors, &c.connections, &c.rejected, &c.bytes_in, &c.bytes_out] {
+        [&c.commands, &c.bytes_in, &c.bytes_out].into_iter().for_each(Sum::reset);
+        for n in [&c.errors, &c.connections, &c.rejected] {
             n.store(0, Ordering::Relaxed);
         }
         c.forget_codes();

@@ -121,9 +121,9 @@ fn expose(node: &Node, e: &mut Exposition) {
     e.family("cachectl_waiting_clients", Type::Gauge, "Of these, such as wait for a confirmation or a slot.")
         .sample(&[], node.clients.waiting() as f64);
     e.family("cachectl_network_receive_bytes", Type::Counter, "Bytes read from clients.")
-        .sample(&[], read(&c.bytes_in));
+        .sample(&[], c.bytes_in.get() as f64);
     e.family("cachectl_network_transmit_bytes", Type::Counter, "Bytes sent to clients.")
-        .sample(&[], read(&c.bytes_out));
+        .sample(&[], c.bytes_out.get() as f64);
     e.family("cachectl_keys", Type::Gauge, "Keys held, by role.")
         .sample(&[("role", "primary")], stats.primary_keys as f64)
         .sample(&[("role", "backup")], stats.backup_keys as f64);

@@ -245,7 +245,7 @@ async fn housekeeping(node: Arc<Node>) {
         node.peers().iter().for_each(|p| node.fit(p));
         second += HOUSEKEEPING;
         if second >= Duration::from_secs(1) {
-            let n = node.counters.commands.load(Ordering::Relaxed);
+            let n = node.counters.commands.get();
             let rate = n.saturating_sub(commands) as f64 / second.as_secs_f64();
             commands = n;
             second = Duration::ZERO;
@@ -266,7 +266,7 @@ async fn spread_clients(node: Arc<Node>, doors: Arc<Doors>) {
     loop {
         tick.tick().await;
         // Nobody looks at a node that does nothing.
-        let commands = node.counters.commands.load(Ordering::Relaxed);
+        let commands = node.counters.commands.get();
         if std::mem::replace(&mut before, commands) == commands && doors.active() == 1 {
             continue;
         }
@@ -334,6 +334,7 @@ fn data_thread(
     jobs: mpsc::UnboundedReceiver<Job>,
     mut over: watch::Receiver<bool>,
 ) {
+    stats::count_apart(n + 1);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(r) => r,
         Err(e) => {
@@ -366,7 +367,7 @@ async fn ended(node: &Node, over: &mut watch::Receiver<bool>) {
     if !node.is_drained() {
         return;
     }
-    let asked = || node.counters.bytes_in.load(Ordering::Relaxed);
+    let asked = || node.counters.bytes_in.get();
     let begun = Instant::now();
     loop {
         let before = asked();
@@ -445,7 +446,7 @@ async fn give_back(node: Arc<Node>) {
                 let now = tokio::time::Instant::now();
                 if copies.is_there(node.counters.copies.load(Ordering::Relaxed), now) {
                     sleep(DISPOSE_REST_COPYING).await;
-                } else if demand.is_there(node.counters.commands.load(Ordering::Relaxed), now) {
+                } else if demand.is_there(node.counters.commands.get(), now) {
                     sleep(DISPOSE_REST).await;
                 } else {
                     tokio::task::yield_now().await;

@@ -241,7 +241,7 @@ impl Session {
             self.input.give_back();
         }
         read.map_ok(|n| {
-            self.core.node.counters.bytes_in.fetch_add(n as u64, Ordering::Relaxed);
+            self.core.node.counters.bytes_in.add(n as u64);
             n
         })
     }
@@ -476,7 +476,7 @@ impl Core {
             return;
         }
         let (node, took) = (&self.node, now.0.saturating_sub(turn.mono.0));
-        node.counters.commands.fetch_add(all, Ordering::Relaxed);
+        node.counters.commands.add(all);
         for (class, n) in node.counters.classes.iter().zip(ran).filter(|(_, n)| *n > 0) {
             class.record(took, n);
         }
@@ -522,7 +522,7 @@ impl Core {
             match stream.try_write(&self.out[self.written..]) {
                 Ok(n) => {
                     self.written += n;
-                    self.node.counters.bytes_out.fetch_add(n as u64, Ordering::Relaxed);
+                    self.node.counters.bytes_out.add(n as u64);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
                 Err(e) => return Err(e),

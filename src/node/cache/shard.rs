@@ -88,7 +88,8 @@ impl IndexMut<Slot> for Slots {
     }
 }
 
-/// One shard of a node.
+/// One shard of a node, on cache lines of its own: its neighbours are other threads'.
+#[repr(align(64))]
 pub struct Shard {
     /// Keys and values.
     pub store: Store,
