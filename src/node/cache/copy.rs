@@ -65,7 +65,7 @@ pub struct Pace {
     in_time: u32,
 }
 
-/// The shortest rest, milliseconds: with the burst above, at most 16 MiB a second from a thread.
+/// The shortest rest, milliseconds: with the burst above, at most 8 MiB a second from a thread.
 const REST_MIN_MS: u64 = 2;
 /// The longest: copying never stops.
 const REST_MAX_MS: u64 = 32;
@@ -211,10 +211,10 @@ mod tests {
             rests.push(rest);
             pace.rested(rest, rest + LATE + MS);
         }
-        assert_eq!(rests.iter().map(Duration::as_millis).collect::<Vec<_>>(), [1, 2, 3, 5, 8, 12, 18, 27, 32, 32]);
+        assert_eq!(rests.iter().map(Duration::as_millis).collect::<Vec<_>>(), [2, 3, 5, 8, 12, 18, 27, 32, 32, 32]);
         for _ in 0..IN_TIME * REST_MAX_MS as u32 {
             pace.rested(MS, MS + LATE);
         }
-        assert_eq!(pace.rest(), MS);
+        assert_eq!(pace.rest(), MS * 2);
     }
 }
