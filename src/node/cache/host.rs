@@ -138,30 +138,6 @@ impl Host for NodeHost<'_> {
     }
 }
 
-/// Counters of one command.
-#[derive(Debug, Default)]
-pub struct Calls {
-    calls: std::sync::atomic::AtomicU64,
-    failed: std::sync::atomic::AtomicU64,
-    /// How many were timed, and how long these took, nanoseconds.
-    timed: std::sync::atomic::AtomicU64,
-    timed_ns: std::sync::atomic::AtomicU64,
-}
-
-impl Calls {
-    /// Executed, and of these failed.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.calls.load(Ordering::Relaxed), self.failed.load(Ordering::Relaxed))
-    }
-
-    /// What all calls took, from those that were timed, microseconds.
-    fn usec(&self) -> u64 {
-        let n = |a: &std::sync::atomic::AtomicU64| u128::from(a.load(Ordering::Relaxed));
-        let ns = n(&self.timed_ns) * n(&self.calls) / n(&self.timed).max(1);
-        u64::try_from(ns / 1000).unwrap_or(u64::MAX)
-    }
-}
-
 impl Node {
     /// The configuration as clients are told of it, built once per configuration.
     pub fn cluster_view(&self) -> Arc<ClusterView> {
@@ -180,31 +156,19 @@ impl Node {
         }
     }
 
-    /// A command ran.
-    pub fn count(&self, spec: &Spec, calls: u64, failed: u64) {
-        if let Some(c) = self.calls.get(spec.index()) {
-            c.calls.fetch_add(calls, Ordering::Relaxed);
-            if failed > 0 {
-                c.failed.fetch_add(failed, Ordering::Relaxed);
-            }
-        }
-    }
-
     fn command_counts(&self) -> Vec<CommandCount> {
-        let counts = super::command::all().iter().zip(&self.calls).filter_map(|(spec, c)| {
-            let (calls, failed) = c.counts();
-            (calls > 0).then_some(CommandCount { name: spec.name, calls, usec: c.usec(), failed, rejected: 0 })
+        let counts = self.calls.iter().map(|(spec, c)| CommandCount {
+            name: spec.name,
+            calls: c.calls,
+            usec: c.usec(),
+            failed: c.failed,
+            rejected: 0,
         });
         counts.collect()
     }
 
     fn reset_stats(&self) {
-        for c in &self.calls {
-            c.calls.store(0, Ordering::Relaxed);
-            c.failed.store(0, Ordering::Relaxed);
-            c.timed.store(0, Ordering::Relaxed);
-            c.timed_ns.store(0, Ordering::Relaxed);
-        }
+        self.calls.reset();
         for shard in &self.shards {
             lock(shard).store.reset_stats();
         }
@@ -237,10 +201,7 @@ impl Node {
 
     /// A command that was timed took `ns`.
     pub fn timed(&self, spec: &Spec, state: &ConnState, args: Args<'_>, ns: u64) {
-        if let Some(c) = self.calls.get(spec.index()) {
-            c.timed.fetch_add(1, Ordering::Relaxed);
-            c.timed_ns.fetch_add(ns, Ordering::Relaxed);
-        }
+        self.calls.timed(spec, ns);
         if ns >= self.slow_ns.load(Ordering::Relaxed) {
             let at_s = self.turn().now.wall_ms / 1000;
             lock(&self.slowlog).push(args, at_s, ns / 1000, &state.addr, &state.name);

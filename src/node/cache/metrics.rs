@@ -6,7 +6,6 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 
-use super::command;
 use super::heat::SAMPLE;
 use super::node::Node;
 use super::stats::CLASSES;
@@ -85,12 +84,12 @@ fn expose(node: &Node, e: &mut Exposition) {
     let ready_now = f64::from(u8::from(ready(node).is_ok()));
     e.family("cachectl_ready", Type::Gauge, "1 if it holds its share and serves it.").sample(&[], ready_now);
     e.family("cachectl_commands", Type::Counter, "Commands executed, by name.");
-    for (name, calls, _) in calls(node) {
-        e.sample(&[("command", name)], calls as f64);
+    for (spec, called) in node.calls.iter() {
+        e.sample(&[("command", spec.name)], called.calls as f64);
     }
     e.family("cachectl_failed_commands", Type::Counter, "Commands answered with an error, by name.");
-    for (name, _, failed) in calls(node) {
-        e.sample(&[("command", name)], failed as f64);
+    for (spec, called) in node.calls.iter() {
+        e.sample(&[("command", spec.name)], called.failed as f64);
     }
     e.family("cachectl_error_replies", Type::Counter, "Error replies, by their code.");
     for (code, n) in c.error_codes() {
@@ -142,12 +141,4 @@ fn expose(node: &Node, e: &mut Exposition) {
         .sample(&[], view.cfg_index as f64);
     e.family("cachectl_replication_backlog_bytes", Type::Gauge, "Unconfirmed bytes towards the slowest peer.")
         .sample(&[], node.largest_backlog() as f64);
-}
-
-fn calls(node: &Node) -> impl Iterator<Item = (&'static str, u64, u64)> {
-    let all = command::all().iter().zip(&node.calls).map(|(spec, c)| {
-        let (calls, failed) = c.counts();
-        (spec.name, calls, failed)
-    });
-    all.filter(|(_, calls, _)| *calls > 0)
 }

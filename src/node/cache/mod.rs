@@ -6,6 +6,7 @@
 pub mod around;
 pub mod beacon;
 pub mod beat;
+pub mod calls;
 pub mod clients;
 pub mod command;
 pub mod copy;

@@ -10,10 +10,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::beat::Looks;
+use super::calls::Calls;
 use super::clients::Clients;
-use super::command::{self, ClusterView, Settings, Slowlog};
+use super::command::{ClusterView, Settings, Slowlog};
 use super::heat::Heat;
-use super::host::Calls;
 use super::peer::{Granted, Peer, PeerRef};
 use super::shard::{self, Shard, Turn, lock};
 use super::slot::Rank;
@@ -102,8 +102,8 @@ pub struct Node {
     pub slow_ns: AtomicU64,
     /// What is asked for most.
     pub heat: Heat,
-    /// By command.
-    pub calls: Vec<Calls>,
+    /// What is counted of commands.
+    pub calls: Calls,
     /// The configuration as clients are told of it, and its `cfg_index`.
     pub cluster_cache: Mutex<Option<(u64, Arc<ClusterView>)>>,
     wall_offset: AtomicU64,
@@ -160,6 +160,7 @@ impl Node {
         let node = Self {
             me,
             config,
+        let calls = Calls::new(config.threads);
             shards,
             budget,
             counters: Counters::default(),
@@ -187,7 +188,7 @@ impl Node {
             slowlog: Mutex::new(Slowlog::new(settings.slowlog_max_len)),
             slow_ns: AtomicU64::new(settings.slowlog_slower_than_us as u64 * 1000),
             heat: Heat::default(),
-            calls: command::all().iter().map(|_| Calls::default()).collect(),
+            calls,
             cluster_cache: Mutex::default(),
             wall_offset: AtomicU64::new(wall_ms().saturating_sub(Mono::now().0 / 1_000_000)),
             sessions: AtomicU64::new(0),

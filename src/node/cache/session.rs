@@ -159,7 +159,7 @@ impl Tally {
 
     fn flush(&mut self, node: &Node) {
         if let Some(spec) = self.spec.take() {
-            node.count(spec, self.calls, self.failed);
+            node.calls.count(spec, self.calls, self.failed);
             *self = Self::default();
         }
     }

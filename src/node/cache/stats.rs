@@ -17,7 +17,7 @@ const CODES_MAX: usize = 64;
 const WINDOW_S: usize = 5;
 
 /// Threads that count without meeting another one's cache lines; the ninth meets the first.
-const STRIPES: usize = 8;
+pub const STRIPES: usize = 8;
 
 thread_local! {
     static STRIPE: Cell<usize> = const { Cell::new(0) };
@@ -26,6 +26,11 @@ thread_local! {
 /// This thread counts where others don't.
 pub fn count_apart(thread: usize) {
     STRIPE.set(thread % STRIPES);
+}
+
+/// Where this thread counts, below [`STRIPES`].
+pub fn stripe() -> usize {
+    STRIPE.get()
 }
 
 /// A sum that threads add to side by side.
