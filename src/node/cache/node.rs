@@ -44,6 +44,8 @@ const RECONFIGURE_GAP: Duration = Duration::from_micros(20);
 const SHRINK_SLICE: usize = 1024;
 /// Groups are a byte; 0 is "no backup". More peers than this share group numbers, which only makes eviction less exact.
 const GROUPS: usize = 255;
+/// Shards for each of several threads; one thread has one.
+const SHARDS_PER_THREAD: usize = 2;
 
 /// One life of a cache node.
 pub struct Node {
@@ -142,8 +144,9 @@ impl Node {
         slots: usize,
         store: impl Fn(Arc<Budget>) -> Store,
     ) -> Self {
-        // One shard per thread would make every cross-thread command wait; several per thread keep the locks short of waiters.
-        let count = if config.threads == 1 { 1 } else { config.threads * 4 };
+        // With one shard per thread they would often wait for each other; with many, every pipeline locks many, and a lock that
+        // another core held last costs as much as a short wait.
+        let count = if config.threads == 1 { 1 } else { config.threads * SHARDS_PER_THREAD };
         let budget = Budget::new(config.memory);
         let standalone = config.standalone;
         let shards =

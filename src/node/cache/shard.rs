@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use super::effect::{Effect, Effects, Ttl};
 use super::peer::PeerRef;
 use super::slot::{Acked, Change, Held, Rank, Sent, Serving, SlotRepl, Stage, Target};
-use super::store::{Digest, MORE_STEPS, NeedRoom, Now, Role, STEPS, Scope, Store, Txn, Wanted, prefetch};
+use super::store::{Digest, MORE_STEPS, NeedRoom, Now, Role, STEPS, Scope, Store, Txn, WARM_MAX, Wanted, prefetch};
 use super::waiter::Waiter;
 use crate::node::clock::Mono;
 use crate::node::mutant::{self, Mutant};
@@ -180,19 +180,6 @@ impl Shard {
     /// Looks ahead for keys of commands that are about to run.
     pub fn warm(&self, wanted: &mut [Wanted<'_>]) {
         self.store.warm(wanted, |w| prefetch::one(&self.slots[w.slot]), |w| self.to_targets(w));
-    }
-
-    /// One of [`STEPS`]; first and last for what is known of a slot beside its keys. Whether [`MORE_STEPS`] are worth it.
-    fn warm_step(&self, step: usize, w: &mut Wanted<'_>) -> bool {
-        if step == 0 {
-            prefetch::one(&self.slots[w.slot]);
-        }
-        STEPS[step](&self.store, w);
-        let is_last = step == STEPS.len() - 1;
-        if is_last {
-            self.to_targets(w);
-        }
-        is_last && self.store.changes(w)
     }
 
     fn to_targets(&self, w: &Wanted<'_>) {
@@ -511,25 +498,45 @@ pub fn warm_acked(shards: &[Mutex<Shard>], slots: impl Iterator<Item = Slot> + C
     slots.for_each(|slot| shard_of(slot).to_apart(slot));
 }
 
-/// Looks ahead for keys of several shards: a step for all of them, then the next.
+/// The step after which most keys are found, and a slot's own line is there.
+const KNOWN: usize = STEPS.len() - 2;
+
+/// Looks ahead for keys of several shards, [`WARM_MAX`] at most: a step for all of them, then the next.
 pub fn warm(shards: &[Mutex<Shard>], wanted: &mut [Wanted<'_>]) {
     if let [shard] = shards {
         return lock(shard).warm(wanted);
     }
-    let shard_of = |w: &Wanted<'_>| w.slot.ix() % shards.len();
-    wanted.sort_unstable_by_key(shard_of);
+    // Above the key's place its shard, so that a step locks each shard once.
+    let mut order = [0; WARM_MAX];
+    let order = &mut order[..wanted.len().min(WARM_MAX)];
+    order.iter_mut().zip(&*wanted).enumerate().for_each(|(n, (o, w))| *o = (w.slot.ix() % shards.len()) << 8 | n);
+    order.sort_unstable();
+    let mut each = |only_sought: bool, act: &mut dyn FnMut(&Shard, &mut Wanted<'_>)| {
+        for mine in order.chunk_by(|a, b| a >> 8 == b >> 8) {
+            // A lock that isn't taken is a line that cores don't fight for.
+            let mut shard = None;
+            for w in mine.iter().map(|n| n & 0xff) {
+                let w = &mut wanted[w];
+                if !only_sought || w.is_sought() {
+                    act(shard.get_or_insert_with(|| lock(&shards[mine[0] >> 8])), w);
+                }
+            }
+        }
+    };
     let mut more = false;
-    for step in 0..STEPS.len() {
-        for mine in wanted.chunk_by_mut(|a, b| shard_of(a) == shard_of(b)) {
-            let shard = lock(&shards[shard_of(&mine[0])]);
-            mine.iter_mut().for_each(|w| more |= shard.warm_step(step, w));
-        }
+    for (n, step) in STEPS.into_iter().enumerate() {
+        each(n > KNOWN, &mut |shard, w| {
+            match n {
+                0 => prefetch::one(&shard.slots[w.slot]),
+                KNOWN => shard.to_targets(w),
+                _ => {}
+            }
+            step(&shard.store, w);
+            more |= n >= KNOWN && shard.store.changes(w);
+        });
     }
-    for step in MORE_STEPS.iter().filter(|_| more) {
-        for mine in wanted.chunk_by_mut(|a, b| shard_of(a) == shard_of(b)) {
-            let shard = lock(&shards[shard_of(&mine[0])]);
-            mine.iter_mut().for_each(|w| step(&shard.store, w));
-        }
+    for step in MORE_STEPS.into_iter().filter(|_| more) {
+        each(false, &mut |shard, w| step(&shard.store, w));
     }
 }
 

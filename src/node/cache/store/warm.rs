@@ -36,6 +36,11 @@ impl<'k> Wanted<'k> {
         Self { n, slot, key, hash: None, at: NIL, found: false }
     }
 
+    /// Its item is not found yet; worth the last of [`STEPS`].
+    pub fn is_sought(&self) -> bool {
+        !self.found
+    }
+
     /// It was looked for to the end of its bucket, and is not there.
     #[inline(always)]
     fn is_new(&self) -> bool {
@@ -43,8 +48,9 @@ impl<'k> Wanted<'k> {
     }
 }
 
-/// The steps of looking ahead. Each is done for all keys before the next: by then what the step before asked for is there or on
-/// its way. Between two steps the store may change: what a step rests on may be gone, and then it asks for the wrong memory.
+/// The steps of looking ahead, for keys of several shards: each is done for all keys before the next, so that what it asked for is
+/// there or on its way. Between two steps the store may change: what a step rests on may be gone, and then it asks for the wrong
+/// memory.
 pub const STEPS: [Step; 5] = [Store::to_body, Store::to_bucket, Store::to_item, Store::to_rest, Store::to_end];
 /// What follows where lists or the index are likely to change ([`Store::changes`]).
 pub const MORE_STEPS: [Step; 2] = [Store::to_neighbours, Store::to_moved];
@@ -155,7 +161,7 @@ impl Store {
         }
     }
 
-    /// Whether a list or an index is likely to change when this key is used; known after [`STEPS`].
+    /// Whether a list or an index is likely to change when this key is used; known when its item is found, or after [`STEPS`].
     #[inline(always)]
     pub fn changes(&self, w: &Wanted<'_>) -> bool {
         self.reorders() || w.is_new()
