@@ -58,15 +58,6 @@ impl<'a, T> Kinds<'a, T> {
     }
 }
 
-impl<'a> Kinds<'a, u32> {
-    /// How many slots there are of each kind.
-    pub fn count(slots: impl IntoIterator<Item = &'a Arc<SlotState>>) -> Self {
-        let mut out = Self::default();
-        slots.into_iter().for_each(|s| *out.of(s, 0, |_| 0) += 1);
-        out
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,7 +71,8 @@ mod tests {
         // More states than places, each met again and again.
         let states: Vec<_> = (0..1000).map(state).collect();
         let slots: Vec<_> = (0..5000).map(|n| states[n * 7 % 1000].clone()).collect();
-        let kinds = Kinds::count(&slots);
+        let mut kinds: Kinds<'_, u64> = Kinds::default();
+        slots.iter().for_each(|s| *kinds.of(s, 0, |_| 0) += 1);
         let mut sums = vec![0; 1000];
         kinds.iter().for_each(|k| sums[k.state.pterm as usize] += k.value);
         assert_eq!(sums, vec![5; 1000]);

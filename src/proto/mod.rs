@@ -17,5 +17,6 @@ pub mod ring;
 pub mod slot;
 pub mod stats;
 pub mod status;
+pub mod table;
 pub mod value;
 pub mod view;

@@ -2,15 +2,16 @@
 //!
 //! A view is judged by `cluster_id` and `cfg_index` alone, whoever brings it (ARCHITECTURE: views).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
-use super::kinds::Kinds;
 use super::slot::{SLOTS, Slot};
 use super::status::NodeState;
+use super::table::SlotTable;
 
 /// A cache node as the masters know it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -135,15 +136,14 @@ pub struct Config {
     pub stopping: bool,
     /// All nodes ever registered and not forgotten.
     pub members: BTreeMap<NodeId, Member>,
-    /// One entry per slot; 16384 in a cluster, fewer in simulations. Slots alike share theirs: a copy of all is soon made, and
-    /// small.
-    pub slots: Vec<Arc<SlotState>>,
+    /// Which state each slot is in.
+    pub slots: SlotTable,
 }
 
 impl Config {
     /// An empty configuration of `slots` orphan slots.
     pub fn empty(cluster_id: ClusterId, slots: usize) -> Self {
-        Self { cluster_id, slots: vec![Arc::default(); slots], ..Self::default() }
+        Self { cluster_id, slots: SlotTable::new(slots, SlotState::default()), ..Self::default() }
     }
 
     /// The current life of a node.
@@ -194,20 +194,20 @@ impl Config {
 
     /// Packs the slots for which `keep` holds by what they are.
     fn alike(&self, keep: impl Fn(&SlotState) -> bool) -> Vec<Alike> {
-        let mut out: Vec<Alike> = Vec::new();
         let mut known: HashMap<&SlotState, usize> = HashMap::new();
-        let mut kinds = Kinds::default();
+        let mut out: Vec<Alike> = Vec::new();
+        let groups = self.slots.each(|s| keep(s).then(|| Cell::new(None)));
         for (i, s) in self.slots.iter().enumerate() {
+            let Some(group) = &groups[i] else { continue };
             let slot = Slot(i as u16);
-            let group = *kinds.of(s, 0, |s| {
-                keep(s).then(|| {
-                    *known.entry(s).or_insert_with(|| {
-                        out.push(Alike { ranges: Vec::new(), state: s.clone() });
-                        out.len() - 1
-                    })
-                })
+            let group = group.get().unwrap_or_else(|| {
+                let n = *known.entry(s).or_insert_with(|| {
+                    out.push(Alike { ranges: Vec::new(), state: SlotState::clone(s) });
+                    out.len() - 1
+                });
+                group.set(Some(n));
+                n
             });
-            let Some(group) = group else { continue };
             match out[group].ranges.last_mut() {
                 Some((_, last)) if last.ix() + 1 == i => *last = slot,
                 _ => out[group].ranges.push((slot, slot)),
@@ -218,22 +218,7 @@ impl Config {
 
     /// Lets all slots that changed at `since` or later and are alike share their state.
     pub fn share(&mut self, since: u64) {
-        let mut known: HashSet<&Arc<SlotState>> = HashSet::new();
-        let mut kinds = Kinds::default();
-        let mut shared: Vec<(usize, Arc<SlotState>)> = Vec::new();
-        for (ix, s) in self.slots.iter().enumerate() {
-            let one = kinds.of(s, 0, |state| {
-                let found = (state.cver >= since).then(|| *known.get(s).unwrap_or(&s))?;
-                known.insert(found);
-                Some(found)
-            });
-            if let Some(one) = one.filter(|one| !Arc::ptr_eq(one, s)) {
-                shared.push((ix, one.clone()));
-            }
-        }
-        for (ix, one) in shared {
-            self.slots[ix] = one;
-        }
+        self.slots.share(|s| s.cver >= since);
     }
 
     /// Takes a view in: another cluster's is refused, an older one ignored, a delta applied only onto exactly its base.
@@ -248,7 +233,7 @@ impl Config {
             return Absorbed::Gap;
         }
         if self.slots.is_empty() {
-            self.slots = vec![Arc::default(); SLOTS];
+            self.slots = SlotTable::new(SLOTS, SlotState::default());
         }
         let end = self.slots.len();
         let apart = view.slots.iter().map(|r| (r.first, r.last));
@@ -256,14 +241,15 @@ impl Config {
             return Absorbed::Foreign;
         }
         for r in &view.slots {
-            self.slots[r.first.ix()..=r.last.ix()].fill(Arc::new(r.state.clone()));
+            self.slots.fill(r.first.ix()..r.last.ix() + 1, Arc::new(r.state.clone()));
         }
         for a in &view.alike {
-            let state = Arc::new(a.state.clone());
-            a.ranges.iter().for_each(|(first, last)| self.slots[first.ix()..=last.ix()].fill(state.clone()));
+            self.slots
+                .fill_runs(a.ranges.iter().map(|(first, last)| first.ix()..last.ix() + 1), Arc::new(a.state.clone()));
         }
-        if view.base == 0 {
-            self.share(0);
+        match view.base {
+            0 => self.share(0),
+            _ => self.slots.tidy(),
         }
         self.cluster_id = view.cluster_id;
         self.cfg_index = view.cfg_index;
@@ -323,7 +309,7 @@ pub struct Alike {
 }
 
 /// Packs the slots of a table for which `keep` holds into ranges.
-pub fn ranges(slots: &[Arc<SlotState>], keep: impl Fn(&SlotState) -> bool) -> Vec<SlotRange> {
+pub fn ranges(slots: &SlotTable, keep: impl Fn(&SlotState) -> bool) -> Vec<SlotRange> {
     let mut out: Vec<SlotRange> = Vec::new();
     let mut last: Option<&Arc<SlotState>> = None;
     for (i, s) in slots.iter().enumerate() {
@@ -350,11 +336,8 @@ mod tests {
     fn config() -> Config {
         let mut c = Config::empty(ClusterId(9), 16);
         c.cfg_index = 5;
-        for s in &mut c.slots[4..12] {
-            let s = Arc::make_mut(s);
-            s.cver = 5;
-            s.primary = Some(r("n1"));
-        }
+        let held = SlotState { cver: 5, primary: Some(r("n1")), ..SlotState::default() };
+        c.slots.fill(4..12, Arc::new(held));
         c
     }
 
@@ -362,7 +345,7 @@ mod tests {
     fn a_full_view_survives_the_wire() {
         let c = config();
         let text = serde_json::to_string(&c.full()).unwrap();
-        let mut d = Config { slots: vec![Arc::default(); 16], ..Config::default() };
+        let mut d = Config { slots: SlotTable::new(16, SlotState::default()), ..Config::default() };
         assert_eq!(d.absorb(&serde_json::from_str(&text).unwrap()), Absorbed::New);
         assert_eq!(c, d);
         assert_eq!(c.full().slots.len(), 3);
@@ -373,7 +356,7 @@ mod tests {
         let old = config();
         let mut new = old.clone();
         new.cfg_index = 8;
-        Arc::make_mut(&mut new.slots[3]).cver = 8;
+        new.slots.update(3, |s| s.cver = 8);
         let delta = new.since(5);
         assert_eq!((delta.slots.len(), delta.alike.len()), (0, 1));
         let mut taker = old.clone();

@@ -17,7 +17,7 @@ use cachectl::proto::id::{ClusterId, HomeId, Incarnation, NodeId, Ref};
 use cachectl::proto::reply::{Proto, Reply};
 use cachectl::proto::slot::{SLOTS, Slot};
 use cachectl::proto::status::NodeState;
-use cachectl::proto::view::{Config, Member, Phase};
+use cachectl::proto::view::{Config, Member, Phase, SlotState};
 
 /// More than one, so that walks over several shards are part of every test.
 const SHARDS: usize = 3;
@@ -129,11 +129,8 @@ impl MiniNode {
         let me = Ref { id: NodeId::new("n1").expect("a name"), incarnation: Incarnation(7) };
         let mut config = Config::empty(ClusterId(1), SLOTS);
         config.cfg_index = 1;
-        for s in &mut config.slots {
-            let s = std::sync::Arc::make_mut(s);
-            s.primary = Some(me.clone());
-            s.phase = Phase::Serving;
-        }
+        let held = SlotState { primary: Some(me.clone()), phase: Phase::Serving, ..SlotState::default() };
+        config.slots.fill(0..SLOTS, Arc::new(held));
         let member = Member {
             incarnation: me.incarnation,
             home: HomeId(1),

@@ -313,10 +313,11 @@ mod tests {
     fn cluster() -> View {
         let node = |id: &str| Ref { id: NodeId::new(id).unwrap(), incarnation: Incarnation(1) };
         let mut c = Config::empty(ClusterId(1), 16);
-        let s = std::sync::Arc::make_mut(&mut c.slots[5]);
-        s.phase = Phase::Serving;
-        s.primary = Some(node("n2"));
-        s.insync = ["n1", "n2"].map(|id| Replica { node: node(id), since: 1 }).to_vec();
+        c.slots.update(5, |s| {
+            s.phase = Phase::Serving;
+            s.primary = Some(node("n2"));
+            s.insync = ["n1", "n2"].map(|id| Replica { node: node(id), since: 1 }).to_vec();
+        });
         c.full()
     }
 

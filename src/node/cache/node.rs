@@ -24,9 +24,9 @@ use crate::node::config::NodeConfig;
 use crate::node::mutant::{self, Mutant};
 use crate::proto::frame::Refusal;
 use crate::proto::id::{ClusterId, Ref};
-use crate::proto::kinds::Kinds;
 use crate::proto::slot::{SLOTS, Slot};
 use crate::proto::status::NodeState;
+use crate::proto::table::SlotTable;
 use crate::proto::view::{Absorbed, Config, Phase, SlotState, View};
 
 /// How far the wall clock may drift from the derived one before it is corrected, milliseconds: far more than reading jitter,
@@ -160,10 +160,10 @@ impl Node {
             slowlog_slower_than_us: SLOW_US,
             slowlog_max_len: SLOWLOG_LEN,
         };
+        let calls = Calls::new(config.threads);
         let node = Self {
             me,
             config,
-        let calls = Calls::new(config.threads);
             shards,
             budget,
             counters: Counters::default(),
@@ -352,12 +352,11 @@ impl Node {
             info!(epoch = new.cfg_index, gained, lost, "primary slots changed");
         }
         let (mut giving, mut teaching) = (Vec::new(), Vec::new());
-        let mut kinds = Kinds::default();
-        for (ix, s) in new.slots.iter().enumerate() {
-            let (gives, teaches) = *kinds.of(s, 0, |s| {
-                let leads = s.primary.as_ref() == Some(&self.me);
-                (leads && s.phase == Phase::Handover, leads && !s.learners.is_empty())
-            });
+        let duties = new.slots.each(|s| {
+            let leads = s.primary.as_ref() == Some(&self.me);
+            (leads && s.phase == Phase::Handover, leads && !s.learners.is_empty())
+        });
+        for (ix, &(gives, teaches)) in duties.iter().enumerate() {
             if gives {
                 giving.push(Slot(ix as u16));
             }
@@ -418,8 +417,7 @@ impl Node {
         let view = self.view();
         let mut mine = 0u64;
         let mut theirs: BTreeMap<&Ref, u64> = BTreeMap::new();
-        let kinds = Kinds::count(&view.slots);
-        for (s, slots) in kinds.iter().map(|k| (k.state, u64::from(k.value))) {
+        for (s, slots) in view.slots.counts() {
             match &s.primary {
                 Some(p) if *p == self.me => mine += slots,
                 Some(p) if s.replica(&self.me).is_some() => *theirs.entry(p).or_default() += slots,
@@ -622,6 +620,6 @@ fn standalone_view(me: &Ref, config: &NodeConfig) -> Config {
         backups: 0,
         stopping: false,
         members: [(me.id.clone(), member)].into(),
-        slots: std::iter::repeat_n(Arc::new(slot), SLOTS).collect(),
+        slots: SlotTable::new(SLOTS, slot),
     }
 }

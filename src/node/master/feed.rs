@@ -17,7 +17,8 @@ use crate::proto::control::{self, ENVELOPE_V, Envelope, Message, RefreshIp, Refr
 use crate::proto::event::Event;
 use crate::proto::id::{ClusterId, MasterId};
 use crate::proto::status::Status;
-use crate::proto::view::{Config, SlotState, ranges};
+use crate::proto::table::SlotTable;
+use crate::proto::view::{Config, ranges};
 
 /// Between two views of a stream: four a second are as many as a person can follow.
 pub const VIEW_EVERY: Duration = Duration::from_millis(250);
@@ -30,7 +31,7 @@ pub struct Frame {
     /// The status document.
     status: Box<RawValue>,
     /// The slot table: made into text when somebody is to be sent it.
-    slots: Vec<Arc<SlotState>>,
+    slots: SlotTable,
     /// Which configuration the table is of.
     cfg_index: u64,
     /// The last event that happened by then.

@@ -112,8 +112,7 @@ fn totals(state: &State) -> (SlotTotals, BTreeMap<NodeId, Roles>) {
     let cfg = &state.cfg;
     let mut roles: BTreeMap<NodeId, Roles> = cfg.members.keys().map(|id| (id.clone(), Roles::default())).collect();
     let mut t = SlotTotals { total: cfg.slots.len() as u64, lost_total: state.lost_total, ..SlotTotals::default() };
-    for kind in Kinds::count(&cfg.slots).iter() {
-        let (s, n) = (kind.state, u64::from(kind.value));
+    for (s, n) in cfg.slots.counts() {
         let Some(primary) = &s.primary else {
             t.orphan += if s.pterm == 0 { 0 } else { n };
             continue;
@@ -211,7 +210,7 @@ fn pairs(o: &Operation, cfg: &Config) -> Vec<PairStatus> {
     for m in o.moves.iter().flatten() {
         let Some(to) = &m.to else { continue };
         let kinds = slots.entry((m.what, m.from.as_ref(), to)).or_default();
-        for s in cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default() {
+        for s in cfg.slots.range(m.first.ix(), m.last.ix()) {
             *kinds.of(s, 0, |_| 0) += 1;
         }
     }
@@ -269,7 +268,7 @@ fn bytes_left(state: &State, op: &Operation, table: &Heartbeats) -> u64 {
             for m in moves {
                 let Some(to) = &m.to else { continue };
                 let kinds = by_target.entry(to).or_default();
-                for s in cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default() {
+                for s in cfg.slots.range(m.first.ix(), m.last.ix()) {
                     *kinds.of(s, 0, |_| 0) += 1;
                 }
             }
@@ -282,10 +281,9 @@ fn bytes_left(state: &State, op: &Operation, table: &Heartbeats) -> u64 {
             }
         }
         None => {
-            let kinds = Kinds::count(&cfg.slots);
-            for kind in kinds.iter().filter(|k| k.state.backups().count() < usize::from(cfg.backups)) {
-                if let Some(p) = &kind.state.primary {
-                    *left.entry(p).or_default() += u64::from(kind.value);
+            for (s, slots) in cfg.slots.counts().filter(|(s, _)| s.backups().count() < usize::from(cfg.backups)) {
+                if let Some(p) = &s.primary {
+                    *left.entry(p).or_default() += slots;
                 }
             }
         }

@@ -26,8 +26,8 @@ use serde::{Deserialize, Serialize};
 use crate::proto::error::Failure;
 use crate::proto::event::{Event, Severity};
 use crate::proto::id::{ClusterId, HomeId, NodeId, Ref};
-use crate::proto::kinds::Kinds;
 use crate::proto::slot::{SLOTS, Slot};
+use crate::proto::table::SlotTable;
 use crate::proto::view::{Config, Phase, SlotState, View};
 
 use super::entry::{Act, Answer, Applied, Change, Entry, HandedOut, Placed, SlotChange};
@@ -269,12 +269,13 @@ impl State {
                 && p.backups.iter().all(|b| self.may_take(b) && members.insert(&b.id));
             let mut held = false;
             for ix in self.span(cx, p.first, p.last) {
-                let slot = &mut self.cfg.slots[ix];
+                let slot = &self.cfg.slots[ix];
                 if fits && slot.pterm == 0 && slot.phase == Phase::Orphan {
-                    let slot = Arc::make_mut(slot);
-                    slots::install(slot, cx.index, &p.primary, &p.backups, None, &mut primaries);
-                    // Nobody was ever primary, so nobody may hold a lease: no wait.
-                    slot.clean = true;
+                    self.cfg.slots.update(ix, |slot| {
+                        slots::install(slot, cx.index, &p.primary, &p.backups, None, &mut primaries);
+                        // Nobody was ever primary, so nobody may hold a lease: no wait.
+                        slot.clean = true;
+                    });
                     held = true;
                     formed += 1;
                 } else {
@@ -364,7 +365,7 @@ impl State {
                         if is_known {
                             slots::count_lead(primaries, slot.primary.as_ref(), changed.primary.as_ref());
                         }
-                        self.cfg.slots[ix] = changed;
+                        self.cfg.slots.set(ix, changed);
                         applied += 1;
                     }
                     None => cx.skip(ix),
@@ -387,7 +388,7 @@ impl State {
             let fits = self.may_take(&h.to) && h.backup.as_ref().is_none_or(|b| self.may_take(b) && b.id != h.to.id);
             let mut held = false;
             for ix in self.span(cx, h.run.first, h.run.last) {
-                let slot = &mut self.cfg.slots[ix];
+                let slot = &self.cfg.slots[ix];
                 let holder = slot.last_holder.clone();
                 let free = holder.as_ref().is_none_or(|holder| {
                     gone.contains(holder) || self.holders.get(holder).is_some_and(|h| h.gone.is_some())
@@ -396,11 +397,12 @@ impl State {
                     cx.skip(ix);
                     continue;
                 }
-                let slot = Arc::make_mut(slot);
-                slots::install(slot, cx.index, &h.to, h.backup.as_slice(), None, &mut primaries);
-                // Whoever died with the slot may have promised something to somebody who still serves; who stopped by plan
-                // confirmed that it serves nothing, and the leader has waited until all it promised was over.
-                slot.clean = h.clean && holder.is_none();
+                self.cfg.slots.update(ix, |slot| {
+                    slots::install(slot, cx.index, &h.to, h.backup.as_slice(), None, &mut primaries);
+                    // Whoever died with the slot may have promised something to somebody who still serves; who stopped by plan
+                    // confirmed that it serves nothing, and the leader has waited until all it promised was over.
+                    slot.clean = h.clean && holder.is_none();
+                });
                 held = true;
                 match holder {
                     Some(holder) => *lost.entry(holder).or_default() += 1,
@@ -443,9 +445,9 @@ impl State {
     /// How many slots each node is primary of.
     pub fn primaries(&self) -> Primaries {
         let mut out = Primaries::new();
-        for kind in Kinds::count(&self.cfg.slots).iter() {
-            if let Some(p) = &kind.state.primary {
-                *out.entry(p.id.clone()).or_default() += kind.value;
+        for (s, slots) in self.cfg.slots.counts() {
+            if let Some(p) = &s.primary {
+                *out.entry(p.id.clone()).or_default() += slots as u32;
             }
         }
         out
@@ -514,13 +516,13 @@ mod packed {
             backups: view.backups,
             stopping: view.stopping,
             members: view.members,
-            slots: vec![Arc::default(); slots],
+            slots: SlotTable::new(slots, SlotState::default()),
         };
         for r in view.slots {
             if r.first > r.last || r.last.ix() >= slots {
                 return Err(de::Error::custom("a slot range is out of bounds"));
             }
-            cfg.slots[r.first.ix()..=r.last.ix()].fill(Arc::new(r.state));
+            cfg.slots.fill(r.first.ix()..r.last.ix() + 1, Arc::new(r.state));
         }
         cfg.share(0);
         Ok(cfg)

@@ -266,7 +266,7 @@ impl ClusterView {
 mod tests {
     use super::*;
     use crate::proto::id::{ClusterId, HomeId, Incarnation};
-    use crate::proto::view::{Member, Phase};
+    use crate::proto::view::{Member, Phase, SlotState};
 
     fn node(id: &str) -> Ref {
         Ref { id: NodeId::new(id).unwrap(), incarnation: Incarnation(1) }
@@ -293,11 +293,8 @@ mod tests {
     }
 
     fn give(c: &mut Config, slots: std::ops::Range<usize>, to: &str) {
-        for s in &mut c.slots[slots] {
-            let s = Arc::make_mut(s);
-            s.primary = Some(node(to));
-            s.phase = Phase::Serving;
-        }
+        let held = SlotState { primary: Some(node(to)), phase: Phase::Serving, ..SlotState::default() };
+        c.slots.fill(slots, Arc::new(held));
     }
 
     #[test]
@@ -315,7 +312,7 @@ mod tests {
         give(&mut c, 0..100, "n1");
         give(&mut c, 100..101, "n2");
         give(&mut c, 200..SLOTS, "n1");
-        Arc::make_mut(&mut c.slots[50]).pterm = 7;
+        c.slots.update(50, |s| s.pterm = 7);
         let got: Vec<_> = runs(&c).iter().map(|r| (r.first, r.last, r.primary.id.as_str())).collect();
         assert_eq!(got, [(0, 99, "n1"), (100, 100, "n2"), (200, SLOTS - 1, "n1")]);
         let id = |n: &str| redis_id(&NodeId::new(n).unwrap());
@@ -362,11 +359,9 @@ mod tests {
         let (n1, n2) = (NodeId::new("n1").unwrap(), NodeId::new("n2").unwrap());
         give(&mut c, 0..8, "n1");
         let replica = |id: &str| crate::proto::view::Replica { node: node(id), since: 1 };
-        for s in &mut c.slots[0..8] {
-            Arc::make_mut(s).insync = vec![replica("n1"), replica("n2")];
-        }
+        (0..8).for_each(|slot| c.slots.update(slot, |s| s.insync = vec![replica("n1"), replica("n2")]));
         assert_eq!((backups_held(&c, &n1), backups_held(&c, &n2)), (1, 0));
-        Arc::make_mut(&mut c.slots[3]).insync.pop();
+        c.slots.update(3, |s| drop(s.insync.pop()));
         assert_eq!(backups_held(&c, &n1), 0);
     }
 

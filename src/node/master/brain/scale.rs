@@ -10,7 +10,6 @@ use crate::node::master::state::{State, count};
 use crate::proto::control::Message;
 use crate::proto::error::Failure;
 use crate::proto::id::{NodeId, Ref};
-use crate::proto::kinds::Kinds;
 use crate::proto::operation::{Accepted, Apply, OperationKind, PlanView, PlannedMove, Role, Wish};
 use crate::proto::plan::Plan;
 use crate::proto::status::NodeState;
@@ -132,15 +131,13 @@ impl Brain {
         let mut copied: BTreeMap<(Role, Option<NodeId>, NodeId), u64> = BTreeMap::new();
         for m in plan.moves.iter().filter(|m| m.to.is_some()) {
             let held = |s: &SlotState| s.insync.iter().any(|r| Some(&r.node.id) == m.to.as_ref());
-            let slots = cfg.slots.get(m.first.ix()..=m.last.ix()).unwrap_or_default();
-            let copies = slots.iter().filter(|s| !held(s)).count() as u64;
+            let copies = cfg.slots.range(m.first.ix(), m.last.ix()).filter(|s| !held(s)).count() as u64;
             if let Some(to) = &m.to {
                 *copied.entry((m.what, m.from.clone(), to.clone())).or_default() += copies;
             }
         }
-        let kinds = Kinds::count(&cfg.slots);
         for (key, pair) in &mut pairs {
-            let (keys, bytes) = self.share(state, &kinds, pair.role, pair.from.as_ref());
+            let (keys, bytes) = self.share(state, pair.role, pair.from.as_ref());
             pair.keys = (keys * pair.slots as f64) as u64;
             pair.bytes = (bytes * pair.slots as f64) as u64;
             view.bytes += (bytes * copied.get(key).copied().unwrap_or(0) as f64) as u64;
@@ -154,12 +151,12 @@ impl Brain {
     }
 
     /// Keys and bytes in a slot of this giver, on average.
-    fn share(&self, state: &State, kinds: &Kinds<'_, u32>, role: Role, from: Option<&NodeId>) -> (f64, f64) {
+    fn share(&self, state: &State, role: Role, from: Option<&NodeId>) -> (f64, f64) {
         let Some(node) = from.and_then(|id| state.cfg.current(id)) else { return (0.0, 0.0) };
         let Some(beat) = self.heartbeats.of(&node) else { return (0.0, 0.0) };
         let stats = beat.stats();
         let slots = |of: &dyn Fn(&SlotState) -> bool| {
-            kinds.iter().filter(|k| of(k.state)).map(|k| k.value as usize).sum::<usize>()
+            state.cfg.slots.counts().filter(|(s, _)| of(s)).map(|(_, n)| n as usize).sum::<usize>()
         };
         match role {
             Role::Primary => {

@@ -10,7 +10,7 @@ use crate::proto::event::Severity;
 use crate::proto::id::{Incarnation, NodeId, Ref};
 use crate::proto::operation::OperationKind;
 use crate::proto::status::NodeState;
-use crate::proto::view::{Member, Phase};
+use crate::proto::view::{Member, Phase, SlotState};
 
 use super::slots::{self, Burial};
 use super::{Apply, BURIED_KEPT, Gone, Holder, State, Stopped};
@@ -117,10 +117,11 @@ impl State {
 
     /// What must never be: a new life in the place of the old one.
     fn rename(&mut self, old: &Ref, new: &Ref) {
-        for s in self.cfg.slots.iter_mut().filter(|s| s.replica(old).is_some() || s.primary.as_ref() == Some(old)) {
-            let s = Arc::make_mut(s);
-            let all = s.insync.iter_mut().chain(&mut s.learners).map(|r| &mut r.node);
-            all.chain(&mut s.primary).filter(|n| *n == old).for_each(|n| n.clone_from(new));
+        for ix in 0..self.cfg.slots.len() {
+            self.cfg.slots.update(ix, |s| {
+                let all = s.insync.iter_mut().chain(&mut s.learners).map(|r| &mut r.node);
+                all.chain(&mut s.primary).filter(|n| *n == old).for_each(|n| n.clone_from(new));
+            });
         }
     }
 
@@ -161,16 +162,17 @@ impl State {
         let mut orphaned = 0u64;
         let mut primaries = self.primaries();
         let former = self.buried.back().cloned();
-        for slot in self.cfg.slots.iter_mut().filter(|s| slots::concerns(s, &dead)) {
+        let concerned: Vec<bool> = self.cfg.slots.each(|s| slots::concerns(s, &dead)).iter().copied().collect();
+        for ix in (0..concerned.len()).filter(|ix| concerned[*ix]) {
+            let mut slot = SlotState::clone(&self.cfg.slots[ix]);
             let before = slot.primary.clone();
-            let burial = slots::bury(Arc::make_mut(slot), cx.index, &dead, avoid, by_plan, &mut primaries);
+            let burial = slots::bury(&mut slot, cx.index, &dead, avoid, by_plan, &mut primaries);
             let of_primary = before.and_then(|p| tallies.get_mut(&p));
             match (burial, of_primary) {
                 (Burial::Promoted, Some(tally)) => tally.promoted += 1,
                 (Burial::Orphaned, tally) => {
                     orphaned += 1;
                     if mutant::is(Mutant::FormerMemberReturns) {
-                        let slot = Arc::make_mut(slot);
                         slot.last_holder = former.clone().or(slot.last_holder.take());
                     }
                     if let Some(tally) = tally {
@@ -188,6 +190,7 @@ impl State {
                 }
                 _ => {}
             }
+            self.cfg.slots.set(ix, Arc::new(slot));
         }
         for node in dead.keys() {
             if let Some(m) = self.cfg.members.get_mut(&node.id) {
@@ -230,14 +233,16 @@ impl State {
         }
         let mut primaries = self.primaries();
         let mut back = 0u64;
-        for slot in &mut self.cfg.slots {
+        for ix in 0..self.cfg.slots.len() {
+            let slot = &self.cfg.slots[ix];
             if slot.phase == Phase::Orphan && slot.last_holder.as_ref() == Some(node) {
-                let slot = Arc::make_mut(slot);
                 let since = slot.held_since;
-                slots::install(slot, cx.index, node, &[], None, &mut primaries);
-                // Its membership goes on: by this it knows that what it has is the slot's.
-                slot.insync.iter_mut().for_each(|r| r.since = since);
-                slot.returned = true;
+                self.cfg.slots.update(ix, |slot| {
+                    slots::install(slot, cx.index, node, &[], None, &mut primaries);
+                    // Its membership goes on: by this it knows that what it has is the slot's.
+                    slot.insync.iter_mut().for_each(|r| r.since = since);
+                    slot.returned = true;
+                });
                 back += 1;
             }
         }
