@@ -1,6 +1,8 @@
 //! What goes into the Raft log. Every entry names what it expects (incarnations, `cver`s), so that retries, duplicates and
 //! late leaders do no harm: what differs is skipped, the rest applies.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::proto::error::Failure;
@@ -335,6 +337,34 @@ pub struct Applied {
     pub answer: Answer,
 }
 
+impl Act {
+    /// For a log: what it is, and of steps of slots how many there are of each.
+    pub fn summary(&self) -> String {
+        let Self::Change { changes, .. } = self else { return variant(self) };
+        let steps = changes.iter().map(|c| {
+            let slots: usize = c.runs.iter().map(|r| (r.last.ix() + 1).saturating_sub(r.first.ix())).sum();
+            format!("{} {slots}", variant(&c.change))
+        });
+        steps.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A variant's name; what is in it may be long and is not looked at.
+fn variant(value: &impl fmt::Debug) -> String {
+    struct Word(String);
+    impl fmt::Write for Word {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let word = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            self.0.push_str(word);
+            if word.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut word = Word(String::new());
+    // It ends with an error where the name does.
+    let _ = fmt::write(&mut word, format_args!("{value:?}"));
+    word.0
+}
+
 /// What the proposer is told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
@@ -344,4 +374,21 @@ pub enum Answer {
     Operation(u64),
     /// Nothing happened.
     Refused(Failure),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_counts_slots() {
+        let run = |first, last| Run { first: Slot(first), last: Slot(last), cver: 1 };
+        let change = |change, runs: &[Run]| SlotChange { change, runs: runs.to_vec(), completes: 0 };
+        let node = Ref { id: "n1".parse().unwrap(), incarnation: Incarnation(1) };
+        let changes =
+            vec![change(Change::AddLearner { node }, &[run(0, 9), run(20, 20)]), change(Change::Abort, &[run(5, 5)])];
+        assert_eq!(Act::Change { op: None, changes }.summary(), "AddLearner 11, Abort 1");
+        assert_eq!(Act::SetBackups { backups: 1 }.summary(), "SetBackups");
+        assert_eq!(Act::Operation(OperationStep::Cancelled { id: 7 }).summary(), "Operation");
+    }
 }

@@ -176,7 +176,11 @@ fn apply(
             replica.membership = RaftMembership::new(Some(id.clone()), m);
             Outcome::Nothing
         }
-        EntryPayload::Normal(Request::Entry(entry)) => Outcome::Applied(Box::new(replica.state.apply(index, &entry))),
+        EntryPayload::Normal(Request::Entry(entry)) => {
+            let applied = replica.state.apply(index, &entry);
+            tracing::debug!(index, act = %entry.act.summary(), skipped = applied.skipped.len(), "applied");
+            Outcome::Applied(Box::new(applied))
+        }
         EntryPayload::Normal(Request::Admit { master, home }) => {
             Outcome::Admitted(*replica.homes.entry(master).or_insert(home) == home)
         }
