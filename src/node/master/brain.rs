@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::entry::{Act, Answer, Entry, OperationStep};
 use super::evidence::Trials;
 use super::heartbeat::Heartbeats;
+use super::moves::Planner;
 use super::operation::{Survey, may_hold, survey};
 use super::state::{BACKUPS_MAX, State};
 use crate::node::clock::Mono;
@@ -80,12 +81,13 @@ pub struct Brain {
     holders_since: Option<Mono>,
     mass: Option<death::MassCheck>,
     ready: BTreeMap<Slot, rebuild::Ready>,
-    /// No promotion is proposed before: they gather.
-    promote_at: Mono,
+    /// Since when copies that are done gather, to be promoted together.
+    gathers_since: Option<Mono>,
     /// What the last fruitless search for learners saw, so that it is not repeated at every tick.
     fruitless: Option<(u64, BTreeSet<NodeId>)>,
     stalls: stall::Stalls,
     moves: moves::Moves,
+    planner: Planner,
     /// The configuration at which joined nodes were last looked for.
     welcomed: Option<u64>,
     stop: Option<stop::Stop>,
@@ -215,10 +217,11 @@ impl Brain {
             holders_since: None,
             mass: None,
             ready: BTreeMap::new(),
-            promote_at: now,
+            gathers_since: None,
             fruitless: None,
             stalls: stall::Stalls::default(),
             moves: moves::Moves::default(),
+            planner: Planner::default(),
             welcomed: None,
             stop: None,
         }

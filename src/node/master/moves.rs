@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use xxhash_rust::xxh3::Xxh3;
 
@@ -23,6 +24,7 @@ use crate::proto::kinds::Kinds;
 use crate::proto::operation::OperationKind;
 use crate::proto::plan::{self, Mode, Move, Placement, Plan, PlanNode, Role, digest, moves};
 use crate::proto::status::NodeState;
+use crate::proto::table::SlotTable;
 use crate::proto::view::{Config, Phase, Replica, SlotState};
 
 /// Bytes being copied from one primary, as far as whole slots allow it.
@@ -60,6 +62,17 @@ impl Bounds {
     }
 }
 
+/// How far an operation is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Turn {
+    /// Backups move.
+    Backups,
+    /// No backup waits for its copy to begin: what primaries move to is copied meanwhile.
+    Copies,
+    /// All backups have moved: primaries move.
+    Primaries,
+}
+
 /// What an operation wants of one slot: from whom to whom, in each role that moves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Goal {
@@ -78,6 +91,11 @@ pub struct Goals {
 }
 
 impl Goals {
+    /// Nobody wants anything.
+    fn are_none(&self) -> bool {
+        self.kinds.iter().all(|goal| *goal == Goal::default())
+    }
+
     /// The moves, slot by slot.
     pub fn new(moves: &[Move], slots: usize) -> Self {
         let mut all = vec![Goal::default(); slots];
@@ -205,8 +223,8 @@ impl Goal {
         self.primary_to().is_some_and(|to| slot.primary.as_ref().is_some_and(|p| &p.id != to))
     }
 
-    /// The next step of a slot; `primaries` = the turn of the primaries has come.
-    pub fn step(&self, slot: &SlotState, primaries: bool) -> Step {
+    /// The next step of a slot.
+    pub fn step(&self, slot: &SlotState, turn: Turn) -> Step {
         if slot.primary.is_none() {
             return Step::Done;
         }
@@ -227,8 +245,12 @@ impl Goal {
             return add(to);
         }
         // Before their turn the old primary stays, but a backup that moved away may go.
-        if let Some(to) = self.primary_to().filter(|_| primaries && self.primary_is_due(slot)) {
-            return insync(to).map_or_else(|| add(to), |r| Step::Handover(r.node.clone()));
+        if let Some(to) = self.primary_to().filter(|_| self.primary_is_due(slot)) {
+            match insync(to) {
+                None if turn >= Turn::Copies => return add(to),
+                Some(r) if turn == Turn::Primaries => return Step::Handover(r.node.clone()),
+                _ => {}
+            }
         }
         if let Some(node) = self.spare(slot) {
             return Step::Remove(node.clone());
@@ -284,6 +306,45 @@ impl Tally {
     }
 }
 
+/// What a look at all slots has begun so far.
+struct Begun<'a> {
+    cfg: &'a Config,
+    unfit: &'a BTreeSet<NodeId>,
+    bounds: Bounds,
+    copies: Tally,
+    targets: Tally,
+    /// By kind of step and node: slots and what they stand at.
+    changes: BTreeMap<(u8, Ref), Vec<(usize, u64)>>,
+}
+
+impl Begun<'_> {
+    fn put(&mut self, kind: u8, node: &Ref, ix: usize, cver: u64) {
+        match self.changes.get_mut(&(kind, node.clone())) {
+            Some(slots) => slots.push((ix, cver)),
+            None => drop(self.changes.insert((kind, node.clone()), vec![(ix, cver)])),
+        }
+    }
+
+    /// Has a slot copied to a node, if there is room; whether it is.
+    fn add(&mut self, to: &NodeId, ix: usize, slot: &SlotState, primary: &Ref, out: &mut Batch) -> bool {
+        let Some(node) = self.cfg.current(to).filter(|n| self.cfg.is_live(n) && !self.unfit.contains(to)) else {
+            out.waiting += 1;
+            out.unfit.insert(to.clone());
+            return false;
+        };
+        let has_room = self.copies.is_below(&primary.id, self.bounds.copies_per_primary)
+            && self.targets.is_below(to, self.bounds.copies_per_target);
+        if has_room {
+            self.copies.add(&primary.id, 1);
+            self.targets.add(to, 1);
+            self.put(0, &node, ix, slot.cver);
+        } else {
+            out.waiting += 1;
+        }
+        has_room
+    }
+}
+
 /// The next steps of all slots. `unfit` nodes are given nothing for now; with `finish` only what was begun goes on.
 pub fn batch(cfg: &Config, goals: &Goals, unfit: &BTreeSet<NodeId>, finish: bool, bounds: Bounds) -> Batch {
     let mut out = Batch::default();
@@ -306,12 +367,10 @@ pub fn batch(cfg: &Config, goals: &Goals, unfit: &BTreeSet<NodeId>, finish: bool
         }
         backups_are_due |= goals.kinds[kind.tag].backup_is_due(s);
     }
-    let primaries = finish || !backups_are_due;
-    let mut changes: BTreeMap<(u8, Ref), Vec<(usize, u64)>> = BTreeMap::new();
-    let mut put = |kind: u8, node: &Ref, ix: usize, cver: u64| match changes.get_mut(&(kind, node.clone())) {
-        Some(slots) => slots.push((ix, cver)),
-        None => drop(changes.insert((kind, node.clone()), vec![(ix, cver)])),
-    };
+    let turn = if finish || !backups_are_due { Turn::Primaries } else { Turn::Backups };
+    let mut begun = Begun { cfg, unfit, bounds, copies, targets, changes: BTreeMap::new() };
+    // Whether every backup that moves is being copied to, and slots whose primary could be then.
+    let (mut all_begun, mut early) = (true, Vec::new());
     let mut steps: Kinds<'_, (Step, bool)> = Kinds::default();
     for (ix, (s, g)) in cfg.slots.iter().zip(&goals.of).enumerate() {
         let Some(p) = &s.primary else { continue };
@@ -320,46 +379,43 @@ pub fn batch(cfg: &Config, goals: &Goals, unfit: &BTreeSet<NodeId>, finish: bool
         }
         let goal = &goals.kinds[*g as usize];
         let (step, waits) = steps.of(s, *g as usize, |s| {
-            let step = match goal.step(s, primaries) {
+            let step = match goal.step(s, turn) {
                 // Nothing new begins, but what can be taken out is.
-                Step::Add(_) if finish => goal.step(s, false),
+                Step::Add(_) if finish => goal.step(s, Turn::Backups),
                 step => step,
             };
-            (step, !primaries && goal.primary_is_due(s))
+            (step, turn == Turn::Backups && goal.primary_is_due(s))
         });
         match step {
-            Step::Done => out.waiting += u64::from(*waits),
+            Step::Done if *waits => {
+                out.waiting += 1;
+                early.push(ix);
+            }
+            Step::Done => {}
             Step::Plan => out.stale += 1,
             Step::Running => out.running += 1,
             Step::Add(_) if finish => {}
-            Step::Add(to) => match cfg.current(to).filter(|n| cfg.is_live(n) && !unfit.contains(to)) {
-                None => {
-                    out.waiting += 1;
-                    out.unfit.insert(to.clone());
-                }
-                Some(node)
-                    if copies.is_below(&p.id, bounds.copies_per_primary)
-                        && targets.is_below(to, bounds.copies_per_target) =>
-                {
-                    copies.add(&p.id, 1);
-                    targets.add(to, 1);
-                    put(0, &node, ix, s.cver);
-                }
-                Some(_) => out.waiting += 1,
-            },
+            Step::Add(to) => all_begun &= begun.add(to, ix, s, p, &mut out),
             Step::Handover(to) if unfit.contains(&to.id) => {
                 out.waiting += 1;
                 out.unfit.insert(to.id.clone());
             }
             Step::Handover(to) if handovers.is_below(&p.id, bounds.handovers_per_primary) => {
                 handovers.add(&p.id, 1);
-                put(1, to, ix, s.cver);
+                begun.put(1, to, ix, s.cver);
             }
             Step::Handover(_) => out.waiting += 1,
-            Step::Remove(node) => put(2, node, ix, s.cver),
+            Step::Remove(node) => begun.put(2, node, ix, s.cver),
         }
     }
-    out.changes = changes
+    for ix in early.into_iter().filter(|_| all_begun) {
+        let (s, goal) = (&cfg.slots[ix], &goals.kinds[goals.of[ix] as usize]);
+        if let (Some(p), Step::Add(to)) = (&s.primary, goal.step(s, Turn::Copies)) {
+            begun.add(&to, ix, s, p, &mut out);
+        }
+    }
+    out.changes = begun
+        .changes
         .into_iter()
         .map(|((kind, node), slots)| {
             let change = match kind {
@@ -480,6 +536,44 @@ pub fn planned(cfg: &Config, goals: &Goals, nodes: &[PlanNode]) -> Plan {
     Plan { target, moves, digest }
 }
 
+/// Plans, and knows the last plan by what it was made of: one scale-out asks three times for the same, to show it, to tell whether it
+/// is still what was shown, and to begin.
+#[derive(Debug, Default)]
+pub struct Planner {
+    last: Option<Made>,
+}
+
+/// A plan, and all that it follows from.
+#[derive(Debug)]
+struct Made {
+    slots: SlotTable,
+    backups: u8,
+    nodes: Vec<PlanNode>,
+    plan: Arc<Plan>,
+}
+
+impl Planner {
+    /// See [`planned`].
+    pub fn plan(&mut self, cfg: &Config, goals: &Goals, nodes: &[PlanNode]) -> Arc<Plan> {
+        if !goals.are_none() {
+            return Arc::new(planned(cfg, goals, nodes));
+        }
+        let fits = |m: &&Made| m.backups == cfg.backups && m.nodes == nodes && m.slots == cfg.slots;
+        if let Some(made) = self.last.as_ref().filter(fits) {
+            return made.plan.clone();
+        }
+        let plan = Arc::new(planned(cfg, goals, nodes));
+        let made = Made { slots: cfg.slots.clone(), backups: cfg.backups, nodes: nodes.to_vec(), plan: plan.clone() };
+        self.last = Some(made);
+        plan
+    }
+
+    /// What was planned is under way: nobody asks for it again.
+    pub fn forget(&mut self) {
+        self.last = None;
+    }
+}
+
 /// Whether an operation moves slots by plan; a rebuild makes its own.
 pub fn is_scale(op: &Operation) -> bool {
     op.kind != OperationKind::Rebuild
@@ -517,19 +611,56 @@ mod tests {
     }
 
     #[test]
+    fn the_same_is_planned_once() {
+        let ids: Vec<NodeId> = (1..=3).map(|n| format!("n{n}").parse().unwrap()).collect();
+        let mut cfg = Config::empty(crate::proto::id::ClusterId(1), 64);
+        cfg.backups = 1;
+        let held = |p: usize, b: usize| SlotState {
+            primary: Some(node(&ids[p])),
+            insync: vec![replica(&ids[p]), replica(&ids[b])],
+            ..SlotState::default()
+        };
+        cfg.slots.fill(0..32, Arc::new(held(0, 1)));
+        cfg.slots.fill(32..64, Arc::new(held(1, 0)));
+        let plan_node = |id: &NodeId| PlanNode {
+            id: id.clone(),
+            zone: String::new(),
+            host: String::new(),
+            weight: 1.0,
+            accepts: true,
+        };
+        let nodes: Vec<PlanNode> = ids.iter().map(plan_node).collect();
+        let mut planner = Planner::default();
+        let mut plan = |cfg: &Config, nodes: &[PlanNode]| planner.plan(cfg, &Goals::default(), nodes);
+        let first = plan(&cfg, &nodes);
+        assert!(!first.moves.is_empty());
+        assert!(
+            Arc::ptr_eq(&first, &plan(&cfg.clone(), &nodes)),
+            "members come and go, the plan rests on what it looks at"
+        );
+        let fewer = plan(&cfg, &nodes[..2]);
+        assert_ne!(fewer.digest, first.digest);
+        assert_eq!(plan(&cfg, &nodes).digest, first.digest);
+        cfg.slots.update(40, |s| s.primary = Some(node(&ids[2])));
+        let other = plan(&cfg, &nodes);
+        assert_eq!(other.digest, planned(&cfg, &Goals::default(), &nodes).digest);
+        assert_ne!(other.digest, first.digest);
+    }
+
+    #[test]
     fn the_old_primary_stays_if_nobody_else_backs_the_slot() {
         let ids: Vec<NodeId> = (1..=2).map(|n| format!("n{n}").parse().unwrap()).collect();
         // The backup that the plan counted on was taken out meanwhile.
         let moves = Goal { primary: Some((Some(ids[0].clone()), ids[1].clone())), backup: None };
         let insync = vec![replica(&ids[0]), replica(&ids[1])];
         let mut slot = SlotState { primary: Some(node(&ids[0])), insync, ..SlotState::default() };
-        let step = moves.step(&slot, true);
+        let step = moves.step(&slot, Turn::Primaries);
         assert_eq!(step, Step::Handover(node(&ids[1])));
         take(&mut slot, step);
-        assert_eq!(moves.step(&slot, true), Step::Plan);
+        assert_eq!(moves.step(&slot, Turn::Primaries), Step::Plan);
         // Nobody is there to take it: then it goes.
         let alone = Goal { backup: Some((Some(ids[0].clone()), None)), ..moves };
-        assert_eq!(alone.step(&slot, true), Step::Remove(node(&ids[0])));
+        assert_eq!(alone.step(&slot, Turn::Primaries), Step::Remove(node(&ids[0])));
     }
 
     /// Who else may hold the slot when a plan meets it: in sync, or being copied to.
@@ -570,10 +701,11 @@ mod tests {
 
     /// Takes all steps, the primaries' in their turn.
     fn walk(goal: &Goal, mut slot: SlotState, p2: &NodeId, b2: &NodeId) {
-        for primaries in [false, true] {
+        let first = slot.primary.clone();
+        for turn in [Turn::Backups, Turn::Copies, Turn::Primaries] {
             for n in 0.. {
                 assert!(n < 20, "{goal:?} goes on for ever: {slot:?}");
-                let step = goal.step(&slot, primaries);
+                let step = goal.step(&slot, turn);
                 if step == Step::Done {
                     break;
                 }
@@ -582,6 +714,7 @@ mod tests {
                 assert!(slot.insync.len() + slot.learners.len() <= REPLICAS_MAX, "{goal:?}: {slot:?}");
             }
             assert!(!goal.backup_is_due(&slot), "{slot:?}");
+            assert!(turn == Turn::Primaries || slot.primary == first, "{goal:?} moves a primary too early: {slot:?}");
         }
         assert_eq!(slot.primary.as_ref().map(|r| &r.id), Some(p2));
         let backups: Vec<&NodeId> = slot.backups().map(|r| &r.node.id).collect();

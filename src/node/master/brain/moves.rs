@@ -57,11 +57,11 @@ pub(super) struct Moves {
     relinquished: BTreeMap<Slot, u64>,
     /// Since when one of them waits for the others under way.
     switch_due: Option<Mono>,
-    /// Handovers under way, and since when this leader knows of each; by the slot's place and target.
-    handovers: BTreeMap<(usize, Ref), Mono>,
+    /// Handovers under way, by the slot's place.
+    handovers: Vec<Given>,
     /// No handover begins before.
     again_at: Mono,
-    /// Neither does any step of a slot.
+    /// Neither does any step of a slot, unless promotions came or nothing is under way.
     step_at: Mono,
     shutdown_at: Mono,
     /// What each primary said that it copied to each node, and when that last changed.
@@ -80,6 +80,15 @@ pub(super) struct Moves {
 
 /// What the next steps depend on: the configuration, the plan, who is unfit, and whether only what was begun goes on.
 type Seen = (u64, u64, BTreeSet<NodeId>, bool);
+
+/// A handover under way.
+#[derive(Debug)]
+struct Given {
+    ix: usize,
+    to: Ref,
+    /// Since when this leader knows of it.
+    since: Mono,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Copies {
@@ -127,6 +136,11 @@ impl Moves {
         self.last_rate.filter(|r| *r > 0)
     }
 
+    /// Promotions are on their way: what they make possible is done next.
+    pub(super) fn steps_follow(&mut self, now: Mono) {
+        self.step_at = now;
+    }
+
     /// Forgets the handovers that are over, and dates the new ones.
     fn follow(&mut self, state: &State, under_way: &[usize], now: Mono) {
         if self.followed == Some(state.cfg.cfg_index) {
@@ -134,14 +148,14 @@ impl Moves {
         }
         self.followed = Some(state.cfg.cfg_index);
         let slots = &state.cfg.slots;
-        let mut handovers = BTreeMap::new();
-        for &ix in under_way {
-            if let Some(to) = slots.get(ix).and_then(|s| s.handover_to.clone()) {
-                let since = self.handovers.get(&(ix, to.clone())).copied().unwrap_or(now);
-                handovers.insert((ix, to), since);
-            }
-        }
-        self.handovers = handovers;
+        let mut before = std::mem::take(&mut self.handovers).into_iter().peekable();
+        let given = under_way.iter().filter_map(|&ix| {
+            let to = slots.get(ix)?.handover_to.as_ref()?;
+            while before.next_if(|g| g.ix < ix).is_some() {}
+            let known = before.next_if(|g| g.ix == ix && g.to == *to);
+            Some(known.unwrap_or_else(|| Given { ix, to: to.clone(), since: now }))
+        });
+        self.handovers = given.collect();
         self.relinquished.retain(|slot, cver| slots.get(slot.ix()).is_some_and(|s| s.cver == *cver));
     }
 }
@@ -154,6 +168,13 @@ fn holds(state: &State, node: &Ref) -> bool {
 pub(super) fn running(state: &State) -> Option<(u64, &Operation)> {
     let runs = |o: &Operation| matches!(o.state, OperationState::Running | OperationState::Paused);
     state.operations.iter().find(|(_, o)| is_scale(o) && runs(o)).map(|(id, o)| (*id, o))
+}
+
+/// The goals of an operation, worked out once for every plan of it.
+fn goals_of<'a>(known: &'a mut Option<(u64, u64, Goals)>, id: u64, op: &Operation, slots: usize) -> &'a Goals {
+    let fits = known.take().filter(|(of, at, _)| (*of, *at) == (id, op.planned_at));
+    let new = || (id, op.planned_at, Goals::new(op.moves.as_deref().unwrap_or_default(), slots));
+    &known.insert(fits.unwrap_or_else(new)).2
 }
 
 impl Brain {
@@ -189,9 +210,7 @@ impl Brain {
     }
 
     fn goals_of(&mut self, id: u64, op: &Operation, slots: usize) -> &Goals {
-        let known = self.moves.goals.take().filter(|(of, at, _)| (*of, *at) == (id, op.planned_at));
-        let new = || (id, op.planned_at, Goals::new(op.moves.as_deref().unwrap_or_default(), slots));
-        &self.moves.goals.insert(known.unwrap_or_else(new)).2
+        goals_of(&mut self.moves.goals, id, op, slots)
     }
 
     /// Everything about moves, once a step.
@@ -213,18 +232,21 @@ impl Brain {
             return;
         }
         let running = running(state);
+        let Moves { goals, relinquished, handovers, .. } = &mut self.moves;
+        let goals = running.map(|(id, op)| goals_of(goals, id, op, state.cfg.slots.len()));
         let mut switched: BTreeMap<(Ref, u8), Vec<(usize, u64)>> = BTreeMap::new();
         let mut late: Vec<(usize, u64)> = Vec::new();
-        let ready: Vec<(usize, Ref, Mono)> =
-            self.moves.handovers.iter().map(|((ix, to), since)| (*ix, to.clone(), *since)).collect();
-        for (ix, to, since) in ready {
-            let Some(slot) = state.cfg.slots.get(ix) else { continue };
-            if self.moves.relinquished.get(&Slot(ix as u16)) == Some(&slot.cver) {
-                let goal = running.and_then(|(id, op)| self.goals_of(id, op, state.cfg.slots.len()).get(ix));
-                let completes = goal.map_or(0, |g| g.done_by_switch(slot, &to));
-                switched.entry((to, completes)).or_default().push((ix, slot.cver));
-            } else if now.ms_since(since) >= ABORT_MS {
-                late.push((ix, slot.cver));
+        // Both are in order: thousands are under way, and this is looked for at every step.
+        let mut said = relinquished.iter().peekable();
+        for g in handovers {
+            let Some(slot) = state.cfg.slots.get(g.ix) else { continue };
+            while said.next_if(|(slot, _)| slot.ix() < g.ix).is_some() {}
+            if said.next_if(|(of, cver)| of.ix() == g.ix && **cver == slot.cver).is_some() {
+                let goal = goals.and_then(|goals| goals.get(g.ix));
+                let completes = goal.map_or(0, |goal| goal.done_by_switch(slot, &g.to));
+                switched.entry((g.to.clone(), completes)).or_default().push((g.ix, slot.cver));
+            } else if now.ms_since(g.since) >= ABORT_MS {
+                late.push((g.ix, slot.cver));
             }
             if switched.values().map(Vec::len).sum::<usize>() >= SWITCHES_MAX {
                 break;
@@ -269,7 +291,8 @@ impl Brain {
         let (now, state) = (t.now, t.state);
         // Nothing is under way that more could come of.
         let is_idle = self.survey.copies.is_empty();
-        if now < self.moves.step_at && !is_idle || self.is_busy(|p| matches!(p, Purpose::Moves | Purpose::Scale)) {
+        let is_busy = self.is_busy(|p| matches!(p, Purpose::Moves | Purpose::Scale | Purpose::Promote));
+        if now < self.moves.step_at && !is_idle || is_busy {
             return;
         }
         let finish = op.cancelling || op.state == OperationState::Paused;
@@ -279,8 +302,9 @@ impl Brain {
         let nodes = nodes_of(&state.cfg, op);
         let members = members_digest(&state.cfg, &nodes);
         if !finish && (op.moves.is_none() || op.members != members) {
-            let goals = self.goals_of(id, op, state.cfg.slots.len());
-            let moves = planned(&state.cfg, goals, &nodes).moves;
+            let goals = goals_of(&mut self.moves.goals, id, op, state.cfg.slots.len());
+            let moves = self.planner.plan(&state.cfg, goals, &nodes).moves.clone();
+            self.planner.forget();
             return self.propose(t, Purpose::Scale, Act::Operation(OperationStep::Plan { id, moves, members }));
         }
         let mut unfit = self.shunned(now, state);
@@ -300,7 +324,7 @@ impl Brain {
             }
         };
         if !next.changes.is_empty() {
-            self.moves.step_at = now.plus_ms(GATHER_MS);
+            self.moves.step_at = now.plus_ms(2 * GATHER_MS);
             return self.propose(t, Purpose::Moves, Act::Change { op: Some(id), changes: next.changes });
         }
         // Or orphan slots were given to a node that is drained, after its way out was planned.

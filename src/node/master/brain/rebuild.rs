@@ -15,6 +15,9 @@ use crate::proto::operation::{OperationKind, OperationState};
 /// Slots promoted by one entry at most: it stays small even if no two of them are neighbours.
 pub const PROMOTIONS_MAX: usize = 4096;
 
+/// Where no more than one in so many is still under way, those that are there wait for it a little longer.
+const NEARLY: usize = 8;
+
 /// A learner that its primary reports as counted and complete.
 #[derive(Debug)]
 pub(super) struct Ready {
@@ -57,12 +60,22 @@ impl Brain {
     /// Commits what came in; while one entry is under way the next gathers.
     pub(super) fn promote(&mut self, t: &mut Turn<'_>) {
         let state = t.state;
-        let is_all = self.ready.len() >= self.survey.copies.values().sum();
-        let is_due = is_all || t.now >= self.promote_at;
-        if self.ready.is_empty() || !is_due || self.is_busy(|p| matches!(p, Purpose::Promote)) {
+        if self.ready.is_empty() {
+            self.gathers_since = None;
             return;
         }
-        self.promote_at = t.now.plus_ms(if self.survey.solo > 0 { GATHER_SOLO_MS } else { GATHER_MS });
+        let left = self.survey.copies.values().sum::<usize>().saturating_sub(self.ready.len());
+        let gather = match self.survey.solo {
+            0 if left * NEARLY < self.ready.len() => GATHER_MS + GATHER_MS / 2,
+            0 => GATHER_MS,
+            _ => GATHER_SOLO_MS,
+        };
+        let since = *self.gathers_since.get_or_insert(t.now);
+        if left > 0 && t.now.ms_since(since) < gather || self.is_busy(|p| matches!(p, Purpose::Promote)) {
+            return;
+        }
+        self.gathers_since = None;
+        self.moves.steps_follow(t.now);
         let rebuild = open_rebuild(state).map(|(id, _)| id);
         // By operation first: an entry counts for one.
         let mut by_copy: BTreeMap<Promotion, Vec<(usize, u64)>> = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Asker, Brain, Purpose, Turn, plain};
 use crate::node::master::entry::{Act, OperationStep};
-use crate::node::master::moves::{Goals, planned, planned_nodes};
+use crate::node::master::moves::{Goals, planned_nodes};
 use crate::node::master::operation::may_hold;
 use crate::node::master::state::{State, count};
 use crate::proto::control::Message;
@@ -92,7 +92,7 @@ impl Brain {
         }
     }
 
-    fn plan_view(&self, state: &State, wish: &Wish) -> PlanView {
+    fn plan_view(&mut self, state: &State, wish: &Wish) -> PlanView {
         let cfg = &state.cfg;
         let mut view = PlanView {
             wish: wish.clone(),
@@ -110,7 +110,7 @@ impl Brain {
             return view;
         }
         let nodes = planned_nodes(cfg, wish.kind, &wish.nodes);
-        let plan = planned(cfg, &Goals::default(), &nodes);
+        let plan = self.planner.plan(cfg, &Goals::default(), &nodes);
         let mut pairs: BTreeMap<(Role, Option<NodeId>, NodeId), PlannedMove> = BTreeMap::new();
         for m in &plan.moves {
             let Some(to) = &m.to else { continue };
