@@ -9,8 +9,10 @@ use super::stats::{STRIPES, stripe};
 /// Of all commands.
 #[derive(Debug)]
 pub struct Calls {
-    /// By thread and by [`Spec::index`].
-    stripes: Vec<Vec<Counts>>,
+    /// By [`Spec::index`]: of the first thread, and of those that don't count apart.
+    first: Box<[Counts]>,
+    /// Of the others in turn.
+    others: Vec<Box<[Counts]>>,
 }
 
 /// Of one command, by one thread.
@@ -46,14 +48,21 @@ impl Calls {
     /// For so many threads.
     pub fn new(threads: usize) -> Self {
         let none = || command::all().iter().map(|_| Counts::default()).collect();
-        Self { stripes: (0..threads.clamp(1, STRIPES)).map(|_| none()).collect() }
+        Self { first: none(), others: (1..threads.clamp(1, STRIPES)).map(|_| none()).collect() }
     }
 
+    #[inline(always)]
     fn own(&self, spec: &Spec) -> Option<&Counts> {
-        self.stripes[stripe() % self.stripes.len()].get(spec.index())
+        let own = self.others.get(stripe().wrapping_sub(1)).unwrap_or(&self.first);
+        own.get(spec.index())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &[Counts]> {
+        std::iter::once(&self.first).chain(&self.others).map(|own| &**own)
     }
 
     /// So many ran, and so many of them failed.
+    #[inline]
     pub fn count(&self, spec: &Spec, calls: u64, failed: u64) {
         if let Some(own) = self.own(spec) {
             own.calls.fetch_add(calls, Ordering::Relaxed);
@@ -78,7 +87,7 @@ impl Calls {
 
     fn of(&self, spec: &Spec) -> Called {
         let mut all = Called::default();
-        for own in self.stripes.iter().filter_map(|own| own.get(spec.index())) {
+        for own in self.all().filter_map(|own| own.get(spec.index())) {
             all.calls += own.calls.load(Ordering::Relaxed);
             all.failed += own.failed.load(Ordering::Relaxed);
             all.timed += own.timed.load(Ordering::Relaxed);
@@ -89,7 +98,7 @@ impl Calls {
 
     /// CONFIG RESETSTAT.
     pub fn reset(&self) {
-        for own in self.stripes.iter().flatten() {
+        for own in self.all().flatten() {
             [&own.calls, &own.failed, &own.timed, &own.timed_ns]
                 .into_iter()
                 .for_each(|n| n.store(0, Ordering::Relaxed));
