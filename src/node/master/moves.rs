@@ -7,7 +7,8 @@
 //!  (p,b) → (b,p):                                                   Handover(b) ─▶ relinquished ─▶ Switch(b)**
 //! ```
 //!
-//! A star is a move done. Add before remove, always; all backups that move do so before the first primary does.
+//! A star is a move done. Add before remove, always; all backups that move do so before the first primary does, unless
+//! a pause or a cancel finishes what was begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
