@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_millis(20);
 
 /// Where clients are served a copy rests after so many bytes, on average, so that they never wait for much more than this in front
 /// of them.
-const BURST_BYTES: u64 = 18 << 10;
+const BURST_BYTES: u64 = 16 << 10;
 
 /// The pace of all copies that leave a thread. Whoever rests holds it, so that their bursts come one by one and never in a row.
 pub type Paced = Rc<Mutex<Pace>>;
