@@ -2,16 +2,20 @@
 //! all of them if none is named. The server has one core, whatever loads it another (`threads`: both have both).
 //!
 //! - `memory`: resident bytes of an empty node, of an item beyond its key and value, of an idle connection.
-//! - `growth`: CPU of a GET at 10,000,000 keys beside 10,000, and on 10,000 connections beside 50.
+//! - `growth`: CPU of a GET at 10,000,000 keys beside 10,000, and on 10,000 connections beside 50; the latter also of a bare echo
+//!   (`peers/echo.rs`), which is the kernel's part of it.
 //! - `threads`: CPU of an operation with two threads beside one, and what an idle node uses.
 //! - `pauses`: p99.9 of paced GETs while the node is filled, while a million keys expire at once, while it evicts, and while
-//!   FLUSHALL empties it, beside quiet. Latency is counted from when an operation was due (open loop).
+//!   FLUSHALL empties it, beside quiet. Latency is counted from when an operation was due (open loop). What a host took from this
+//!   machine meanwhile (steal) is said: no server answers then.
 //!
 //! Settings by environment: `ENGINE_RUNS` (5) of everything, medians with their spread; `ENGINE_SCALE` (1.0) of all counts;
 //! `ENGINE_CACHECTL` names another binary, as `just engine` does with the release.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
+#[path = "peers/echo.rs"]
+mod echo;
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -66,25 +70,42 @@ struct Node {
 
 impl Node {
     fn start(cores: &str, flags: &[&str]) -> Result<Node, String> {
-        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, common::free_port()));
         let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-        let child = Command::new("taskset")
-            .args(["-c", cores, &cachectl(), "node", "--standalone", "--log", "warn", "--listen", &addr.to_string()])
-            .arg("--data")
-            .arg(dir.path().join("node"))
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .map_err(|e| format!("taskset: {e}"))?;
+        let port = common::free_port();
+        let (listen, data) = (format!("127.0.0.1:{port}"), dir.path().join("node").display().to_string());
+        let node = ["node", "--standalone", "--log", "warn", "--listen", &listen, "--data", &data];
+        let answers = |addr| Raw::connect(addr).and_then(|mut c| c.call(&[b"PING"])).is_ok();
+        Self::run(cores, &[&[&cachectl()[..]], &node[..], flags].concat(), port, dir, answers)
+    }
+
+    /// A bare echo that knows the lengths of commands and nothing else, in place of a node.
+    fn echo(cores: &str, size: usize) -> Result<Node, String> {
+        let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
+        let me = std::env::current_exe().map_err(|e| e.to_string())?.display().to_string();
+        let port = common::free_port();
+        let listens = |addr| Raw::connect(addr).is_ok();
+        Self::run(cores, &[&me, ECHO, &port.to_string(), &size.to_string()], port, dir, listens)
+    }
+
+    fn run(
+        cores: &str,
+        program: &[&str],
+        port: u16,
+        dir: tempfile::TempDir,
+        is_up: impl Fn(SocketAddr) -> bool,
+    ) -> Result<Node, String> {
+        let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let mut taskset = Command::new("taskset");
+        taskset.args(["-c", cores]).args(program).stdin(Stdio::null()).stdout(Stdio::null());
+        let child = taskset.spawn().map_err(|e| format!("taskset: {e}"))?;
         let mut node = Node { child, addr, _dir: dir };
         let end = Instant::now() + START;
-        while Raw::connect(addr).and_then(|mut c| c.call(&[b"PING"])).is_err() {
+        while !is_up(addr) {
             if let Ok(Some(status)) = node.child.try_wait() {
-                return Err(format!("the node ended: {status}"));
+                return Err(format!("the server ended: {status}"));
             }
             if Instant::now() > end {
-                return Err("the node does not listen".into());
+                return Err("the server does not listen".into());
             }
             sleep(Duration::from_millis(10));
         }
@@ -233,9 +254,11 @@ fn growth(out: &mut Figures) -> Result<(), String> {
     let keys = scaled(1_000_000);
     node.fill(keys, 100)?;
     let keys = keys.to_string();
-    let cost = |clients: &str| cost(&node, "1", &["--keys", &keys, "--clients", clients]);
-    let (few, many) = (cost("50")?, cost("9900")?);
+    let cost = |node: &Node, clients: &str| cost(node, "1", &["--keys", &keys, "--clients", clients]);
+    let (few, many) = (cost(&node, "50")?, cost(&node, "9900")?);
     out.put("CPU of an operation on 9900 connections beside 50", "x", Some(1.3), many / few);
+    let echo = Node::echo("0", 100)?;
+    out.put("the same of a bare echo", "x", None, cost(&echo, "9900")? / cost(&echo, "50")?);
     Ok(())
 }
 
@@ -330,15 +353,28 @@ fn send(node: &Node, commands: impl Iterator<Item = Vec<u8>>) -> Result<(), Stri
     Ok(())
 }
 
+/// What a host gave to others of this machine's CPUs so far, milliseconds; 0 where none says so.
+fn stolen_ms() -> u64 {
+    const STEAL: usize = 8;
+    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let all = stat.lines().next().and_then(|cpu| cpu.split_whitespace().nth(STEAL)).and_then(|n| n.parse().ok());
+    all.unwrap_or(0) * 1000 / rustix::param::clock_ticks_per_second()
+}
+
 fn pauses(out: &mut Figures) -> Result<(), String> {
     let many = scaled(10_000_000);
     let node = Node::start("0", &["--memory", "8gb"])?;
     let mut quiet = 0.0;
     let mut during = |node: &Node, what: &str, f: &mut dyn FnMut() -> Result<(), String>| {
+        let before = stolen_ms();
         let paced = Paced::start(node.addr);
         let done = f();
         let p999 = paced.end()?;
         done?;
+        match stolen_ms() - before {
+            0 => {}
+            ms => println!("  {ms} ms of CPU went elsewhere, {what}"),
+        }
         if what == "quiet" {
             quiet = p999;
         }
@@ -396,11 +432,19 @@ fn pauses(out: &mut Figures) -> Result<(), String> {
 
 type Part = fn(&mut Figures) -> Result<(), String>;
 
+/// The word by which this program runs itself as an echo: `echo PORT BYTES`.
+const ECHO: &str = "echo";
+
 const PARTS: [(&str, Part); 4] = [("memory", memory), ("growth", growth), ("threads", threads), ("pauses", pauses)];
 
 fn run() -> Result<bool, String> {
     // Cargo's own word.
     let asked: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let [ECHO, port, size] = asked.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        let numbers = port.parse().ok().zip(size.parse().ok());
+        let (port, size) = numbers.ok_or("echo PORT BYTES")?;
+        return echo::serve(port, size).map(|()| true).map_err(|e| e.to_string());
+    }
     if let Some(bad) = asked.iter().find(|a| !PARTS.iter().any(|(name, _)| name == a)) {
         return Err(format!("no part is called {bad}"));
     }
