@@ -147,6 +147,17 @@ pub struct Operation {
     pub created_ms: u64,
     /// Wall time of its end, milliseconds; 0 while open.
     pub ended_ms: u64,
+    /// It ran once, and something of it may be under way.
+    #[serde(default)]
+    pub started: bool,
+}
+
+impl Operation {
+    /// Whether no other may begin: a paused one keeps its place, for what it has half moved must not be planned over; one that was
+    /// paused while it waited has none.
+    pub fn has_turn(&self) -> bool {
+        self.state == OperationState::Running || self.state == OperationState::Paused && self.started
+    }
 }
 
 /// Backups a slot can have in this version of the protocol.

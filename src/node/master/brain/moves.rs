@@ -166,8 +166,7 @@ fn holds(state: &State, node: &Ref) -> bool {
 
 /// The scale operation that has the turn.
 pub(super) fn running(state: &State) -> Option<(u64, &Operation)> {
-    let runs = |o: &Operation| matches!(o.state, OperationState::Running | OperationState::Paused);
-    state.operations.iter().find(|(_, o)| is_scale(o) && runs(o)).map(|(id, o)| (*id, o))
+    state.operations.iter().find(|(_, o)| is_scale(o) && o.has_turn()).map(|(id, o)| (*id, o))
 }
 
 /// The goals of an operation, worked out once for every plan of it.

@@ -57,7 +57,7 @@ impl State {
                             .hint("pause it instead: cachectl ops pause ID"))
                     }
                     // Nothing of it was begun.
-                    (_, OperationState::Planned) if op.moves.is_none() => Ok(Some(OperationState::Cancelled)),
+                    _ if !op.started => Ok(Some(OperationState::Cancelled)),
                     _ => {
                         op.cancelling = true;
                         op.reason = Some("cancelled: what is under way is finished first".into());
@@ -150,6 +150,7 @@ impl State {
                 by: cx.by.map(str::to_owned),
                 created_ms: cx.at_ms,
                 ended_ms: 0,
+                started: false,
             },
         );
         let text = format!("operation {id} {} accepted: {slots_total} slot moves", kind.as_str());
@@ -209,14 +210,13 @@ impl State {
     /// A rebuild runs at once; of scale operations the eldest planned one runs when no other does.
     fn start_next(&mut self, cx: &mut Apply<'_>) {
         let is_rebuild = |o: &Operation| o.kind == OperationKind::Rebuild;
-        // A paused one keeps its place: what it has half moved must not be planned over.
-        let holds = |o: &Operation| matches!(o.state, OperationState::Running | OperationState::Paused);
-        let mut busy = self.operations.values().any(|o| !is_rebuild(o) && holds(o));
+        let mut busy = self.operations.values().any(|o| !is_rebuild(o) && o.has_turn());
         let mut started = Vec::new();
         for (id, op) in self.operations.iter_mut().filter(|(_, o)| o.state == OperationState::Planned) {
             if is_rebuild(op) || !busy {
                 busy |= !is_rebuild(op);
                 op.state = OperationState::Running;
+                op.started = true;
                 started.push((*id, op.kind));
             }
         }

@@ -524,6 +524,30 @@ fn one_scale_operation_at_a_time_and_rebuilds_go_first() {
 }
 
 #[test]
+fn one_that_was_paused_while_it_waited_keeps_nobody_waiting() {
+    let mut log = Log::formed(3);
+    for _ in 0..4 {
+        log.act(create(OperationKind::Rebalance));
+    }
+    let steer = |log: &mut Log, step| assert_eq!(log.act(Act::Operation(step)).answer, Answer::Done);
+    let states = |log: &Log| log.state.operations.values().map(|o| o.state).collect::<Vec<_>>();
+    use OperationState::{Cancelled, Done, Paused, Planned, Running};
+    steer(&mut log, OperationStep::Pause { id: 2 });
+    steer(&mut log, OperationStep::Pause { id: 3 });
+    steer(&mut log, OperationStep::Pause { id: 1 });
+    assert_eq!(states(&log), [Paused, Paused, Paused, Planned], "the first has begun");
+    steer(&mut log, OperationStep::Resume { id: 1 });
+    assert_eq!(states(&log), [Running, Paused, Paused, Planned]);
+    steer(&mut log, OperationStep::Cancel { id: 3 });
+    assert_eq!(states(&log), [Running, Paused, Cancelled, Planned], "nothing of it was begun");
+    let cfg = &log.state.cfg;
+    let members = moves::members_digest(cfg, &moves::nodes_of(cfg, &log.state.operations[&1]));
+    steer(&mut log, OperationStep::Plan { id: 1, moves: Vec::new(), members });
+    steer(&mut log, OperationStep::Finish { id: 1, done: true, reason: None });
+    assert_eq!(states(&log), [Done, Paused, Cancelled, Running]);
+}
+
+#[test]
 fn an_operation_ends_only_as_planned_for_who_is_there() {
     let mut log = Log::formed(3);
     log.act(create(OperationKind::ScaleOut));
