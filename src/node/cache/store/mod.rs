@@ -306,6 +306,9 @@ impl Store {
                 _ => {}
             }
         }
+        if bound > 0 && self.heap.is_full(bound) {
+            return Err(ApplyError::Full);
+        }
         if self.ledger.reserve(role, bound).is_err() {
             // The bound forgets what is replaced and deleted.
             let peak = self.peak_growth(slot, item)?;

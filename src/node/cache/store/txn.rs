@@ -30,7 +30,7 @@ impl Txn<'_> {
     /// Must be called before the first change of a command that may add bytes, with an upper bound of the cost of all it will
     /// add ([`cost_of`](super::cost_of) per key). Fails before anything was changed.
     pub fn reserve(&mut self, bytes: u64) -> Result<(), NeedRoom> {
-        if self.store.heap.is_full() {
+        if self.store.heap.is_full(bytes) {
             return Err(NeedRoom { bytes, scope: Scope::Nobody });
         }
         self.store.ledger.reserve(self.store.roles[self.slot.ix()], bytes)

@@ -299,9 +299,9 @@ impl Heap {
         self.slabs.tidy(class)
     }
 
-    /// No more items can be told apart. Before that memory is usually used up.
-    pub fn is_full(&self) -> bool {
-        self.slabs.is_full()
+    /// With so many bytes more, items may no longer be told apart. Before that memory is usually used up.
+    pub fn is_full(&self, bytes: u64) -> bool {
+        self.slabs.is_full(bytes)
     }
 
     /// An item drawn by `random`, if there is one where it points.

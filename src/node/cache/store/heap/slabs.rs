@@ -115,11 +115,14 @@ pub struct Slabs {
     classes: Vec<Class>,
     /// By run.
     chunks: Vec<Chunk>,
+    /// How many of them there are; the highest number is below the most there ever were.
+    held: usize,
 }
 
 impl Default for Slabs {
     fn default() -> Self {
-        Self { runs: Runs::default(), classes: (0..CLASSES).map(|_| Class::default()).collect(), chunks: Vec::new() }
+        let classes = (0..CLASSES).map(|_| Class::default()).collect();
+        Self { runs: Runs::default(), classes, chunks: Vec::new(), held: 0 }
     }
 }
 
@@ -199,14 +202,14 @@ impl Slabs {
         }
     }
 
-    /// There are about as many chunks as can be told apart.
-    pub fn is_full(&self) -> bool {
-        self.chunks.len() >= CHUNKS_MAX - CHUNKS_SPARE
+    /// With so many bytes more there may be more chunks than can be told apart.
+    pub fn is_full(&self, bytes: u64) -> bool {
+        self.held as u64 + bytes / (CHUNK / 2) as u64 >= (CHUNKS_MAX - CHUNKS_SPARE) as u64
     }
 
     /// A place of the class, with anything in it.
     pub fn alloc(&mut self, class: u8) -> u32 {
-        let Self { runs, classes, chunks } = self;
+        let Self { runs, classes, chunks, held } = self;
         let c = &mut classes[class as usize];
         let is_hole =
             |at| is_place(class, &c.chunks, c.fill, chunks, at) && Lens(u32_at(tail(runs, at), LENS)) == Lens::HOLE;
@@ -220,7 +223,9 @@ impl Slabs {
             c.fill = 0;
             let index = c.chunks.len();
             let run = runs.alloc(places(size, index) as usize * size);
-            debug_assert!((run as usize) < CHUNKS_MAX);
+            // Whoever adds asks first whether it is full: a number that wraps would be another item's.
+            assert!((run as usize) < CHUNKS_MAX, "more chunks than have numbers");
+            *held += 1;
             if chunks.len() <= run as usize {
                 chunks.resize(run as usize + 1, Chunk::NONE);
             }
@@ -234,7 +239,7 @@ impl Slabs {
     /// Makes a place a hole.
     pub fn free(&mut self, class: u8, at: u32) {
         put_u32(self.bytes_mut(at), LENS, Lens::HOLE.0);
-        let Self { runs, classes, chunks } = self;
+        let Self { runs, classes, chunks, .. } = self;
         let Class { chunks: of, fill, holes, .. } = &mut classes[class as usize];
         holes.push(at, |at| is_place(class, of, *fill, chunks, at) && Lens(u32_at(tail(runs, at), LENS)) == Lens::HOLE);
     }
@@ -243,7 +248,7 @@ impl Slabs {
     pub fn tidy(&mut self, class: u8) -> Option<(u32, u32)> {
         let size = size_of_class(class);
         loop {
-            let Self { runs, classes, chunks } = self;
+            let Self { runs, classes, chunks, .. } = self;
             let c = &mut classes[class as usize];
             if !c.holes.excess(c.len()) {
                 return None;
@@ -271,6 +276,7 @@ impl Slabs {
             && let Some(run) = c.chunks.pop()
         {
             self.chunks[run as usize] = Chunk::NONE;
+            self.held -= 1;
             self.runs.free(run);
             c.fill = c.chunks.len().checked_sub(1).map_or(0, |last| places(size_of_class(class), last));
             c.before_last -= c.fill;
@@ -321,6 +327,7 @@ impl Slabs {
 
     #[cfg(test)]
     pub fn check(&self) {
+        assert_eq!(self.held, self.classes.iter().map(|c| c.chunks.len()).sum::<usize>());
         self.runs.check();
     }
 }
@@ -353,6 +360,27 @@ mod tests {
             assert!(class == 0 || size_of_class(class - 1) < size);
         }
         assert_eq!(class_for(SIZE_MAX + 1), None);
+    }
+
+    #[test]
+    fn it_is_full_for_what_is_asked_and_no_longer_once_chunks_are_given_back() {
+        let mut slabs = Slabs::default();
+        assert!(!slabs.is_full(0));
+        let all: Vec<u32> = (0..2000).map(|_| slabs.alloc(CLASSES as u8 - 1)).collect();
+        for &at in &all {
+            Head::new(1, 0, 0, Lens::inline(0, 0, false)).write(slabs.bytes_mut(at));
+        }
+        // As if there were others.
+        let others = CHUNKS_MAX - CHUNKS_SPARE - 1 - slabs.held;
+        slabs.held += others;
+        assert!(!slabs.is_full(0) && slabs.is_full(CHUNK as u64));
+        slabs.held += 1;
+        assert!(slabs.is_full(0));
+        for at in all {
+            slabs.free(CLASSES as u8 - 1, at);
+            while slabs.tidy(CLASSES as u8 - 1).is_some() {}
+        }
+        assert!(!slabs.is_full(0) && !slabs.is_full(CHUNK as u64));
     }
 
     #[test]
