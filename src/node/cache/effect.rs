@@ -42,6 +42,9 @@ impl<'a> Effect<'a> {
     }
 }
 
+/// An empty buffer for effects above this is given back, bytes: one huge value must not pin its size for ever.
+pub const KEEP: usize = 1 << 20;
+
 /// The effects of one command in one slot, encoded as they will travel.
 #[derive(Debug, Default, Clone)]
 pub struct Effects {
@@ -69,9 +72,12 @@ impl Effects {
         &self.bytes
     }
 
-    /// Ready for the next command; keeps its memory.
+    /// Ready for the next command; keeps its memory, unless it is much.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        if self.bytes.capacity() > KEEP {
+            self.bytes = Vec::new();
+        }
     }
 
     /// Adds one.

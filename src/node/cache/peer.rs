@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use tokio::sync::Notify;
 
+use super::effect::KEEP;
 use super::slot::{LEASE_MS, Lease, Leased, PROMISE_MS, Sent};
 use crate::node::clock::Mono;
 use crate::proto::frame::{self, Frame, Stream};
@@ -79,6 +80,9 @@ impl Queue {
         }
         self.bytes.extend(&self.scratch);
         self.frames.push_back(entry);
+        if self.scratch.capacity() > KEEP {
+            self.scratch = Vec::new();
+        }
     }
 
     /// One command's effects.

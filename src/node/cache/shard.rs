@@ -208,6 +208,7 @@ impl Shard {
             return;
         }
         Self::ship_bytes(&mut self.slots[slot], slot, self.fx.bytes());
+        self.fx.clear();
     }
 
     fn ship_bytes(repl: &mut Repl, slot: Slot, bytes: &[u8]) {
@@ -401,6 +402,7 @@ impl Shard {
         peer.copied.keys.fetch_add(keys, Ordering::Relaxed);
         peer.copied.bytes.fetch_add(self.fx.bytes().len() as u64, Ordering::Relaxed);
         lock(&peer.queue).chunk(*stream, self.fx.bytes(), next == 0);
+        self.fx.clear();
         peer.wake.notify_one();
         Some(next)
     }
