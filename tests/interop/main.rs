@@ -9,6 +9,7 @@ mod ioredis;
 mod jedis;
 mod json_lines;
 mod lettuce;
+mod pipelines;
 mod redis_benchmark;
 mod redis_cli;
 mod redis_py;

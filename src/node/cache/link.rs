@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::node::Node;
 use super::peer::{Credit, InFlight, PeerRef};
@@ -240,10 +240,6 @@ fn on_ack(node: &Node, peer: &PeerRef, link_seq: u64, done: &mut Vec<InFlight>) 
     }
     if copied {
         peer.copy_wake.notify_one();
-    }
-    if node.backlogged.swap(false, Ordering::AcqRel) {
-        info!(peer = %peer.node, "backlog is draining");
-        node.clients.nudge_all();
     }
 }
 

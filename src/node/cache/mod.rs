@@ -228,6 +228,7 @@ async fn sweep(node: Arc<Node>) {
     loop {
         node.clients.some_wait().await;
         sleep(SWEEP).await;
+        node.judge_backlog();
         node.clients.nudge_all();
     }
 }
@@ -415,7 +416,7 @@ async fn run_jobs(node: Arc<Node>, doors: Arc<Doors>, n: usize, mut jobs: mpsc::
                 spawn_local(replica::serve(node.clone(), from, acked, stream, inbox));
             }
             Job::Client(guest) => {
-                spawn_local(guest.stay(node.clone(), doors.clone(), n));
+                spawn_local(guest.stay(doors.clone(), n));
             }
         }
     }

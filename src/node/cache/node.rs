@@ -14,7 +14,7 @@ use super::calls::Calls;
 use super::clients::Clients;
 use super::command::{ClusterView, Settings, Slowlog};
 use super::heat::Heat;
-use super::peer::{Granted, Peer, PeerRef};
+use super::peer::{BACKLOG_MAX, Granted, Peer, PeerRef};
 use super::shard::{self, Shard, Turn, lock};
 use super::slot::Rank;
 use super::stats::Counters;
@@ -272,6 +272,15 @@ impl Node {
     /// Unacked bytes towards the slowest peer.
     pub fn largest_backlog(&self) -> usize {
         lock(&self.peers).values().map(|p| lock(&p.queue).backlog()).max().unwrap_or(0)
+    }
+
+    /// Clients are read again once no peer is far behind: one that was may have caught up, or be a member no more. They wait for
+    /// this, so sweeps call it.
+    pub fn judge_backlog(&self) {
+        if self.backlogged.load(Ordering::Acquire) && self.largest_backlog() <= BACKLOG_MAX {
+            self.backlogged.store(false, Ordering::Release);
+            info!("no peer is far behind any more: clients are read again");
+        }
     }
 
     /// Waits until this view, or a newer one, is taken in; whether it was in time.

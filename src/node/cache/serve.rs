@@ -35,7 +35,7 @@ pub async fn serve(node: Arc<Node>, doors: Arc<Doors>, thread: usize, stream: Tc
     };
     let _ = stream.set_nodelay(true);
     let session = Session::new(node.clone(), state, client);
-    stay(&node, &doors, thread, stream, session).await;
+    stay(&doors, thread, stream, session).await;
 }
 
 /// A connection on its way to another thread.
@@ -46,24 +46,21 @@ pub struct Guest {
 
 impl Guest {
     /// Serves it on this thread, where it has arrived.
-    pub async fn stay(self: Box<Self>, node: Arc<Node>, doors: Arc<Doors>, thread: usize) {
+    pub async fn stay(self: Box<Self>, doors: Arc<Doors>, thread: usize) {
         let Self { stream, session } = *self;
-        match TcpStream::from_std(stream) {
-            Ok(stream) => stay(&node, &doors, thread, stream, session).await,
-            Err(_) => node.clients.leave(session.core.state.id),
+        if let Ok(stream) = TcpStream::from_std(stream) {
+            stay(&doors, thread, stream, session).await;
         }
     }
 }
 
-async fn stay(node: &Arc<Node>, doors: &Doors, thread: usize, stream: TcpStream, session: Session) {
-    let id = session.core.state.id;
+async fn stay(doors: &Doors, thread: usize, stream: TcpStream, session: Session) {
     let mut connection = Connection { stream, session, ear: Ear::default(), thread, spread: 0 };
     let end = connection.run(doors).await;
     let Connection { stream, session, .. } = connection;
-    match (end, stream.into_std()) {
-        (Ok(Some(home)), Ok(stream)) => doors.send(home, Job::Client(Box::new(Guest { stream, session }))),
-        // Whatever ended it, there is nobody left to tell.
-        _ => node.clients.leave(id),
+    // Whatever else ended it, there is nobody left to tell.
+    if let (Ok(Some(home)), Ok(stream)) = (end, stream.into_std()) {
+        doors.send(home, Job::Client(Box::new(Guest { stream, session })));
     }
 }
 
@@ -94,7 +91,16 @@ impl Connection {
             let core = &mut self.session.core;
             let full = !core.keeps_back() && core.flush(&self.stream)?;
             let idle = core.is_idle();
-            if core.client.kill.load(Ordering::Acquire) || (core.closing || eof) && !full && idle {
+            if core.client.kill.load(Ordering::Acquire) {
+                return Ok(None);
+            }
+            // Nobody sends or wakes it for what it has read already.
+            if !full && self.session.goes_on() {
+                others_first().await;
+                continue;
+            }
+            let core = &mut self.session.core;
+            if (core.closing || eof) && !full && idle {
                 return Ok(None);
             }
             // Between two commands it can go elsewhere.

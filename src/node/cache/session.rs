@@ -34,7 +34,8 @@ use crate::proto::view::Phase;
 
 /// Replies of one connection that may wait for confirmation; above it, it is not read.
 const HELD_MAX: usize = 4096;
-/// Bytes of replies of one connection not yet taken by its socket; above it, it is not read.
+/// Bytes of replies of one connection not yet taken by its socket, and of those that wait for confirmation; above it, it is not
+/// read, and what was read does not run.
 const OUT_MAX: usize = 1 << 20;
 /// Replies that may leave are kept back for those behind them that a backup is about to confirm, up to so many bytes: one write
 /// instead of two. Only until the connection is woken, which the next sweep does at the latest.
@@ -96,6 +97,8 @@ struct Input {
     ran: usize,
     /// The decoder holds a whole command of so many bytes that has not run yet.
     whole: Option<usize>,
+    /// There was no room for more replies: commands may be here that could run.
+    is_cut: bool,
     /// First byte of the connection was `{`: JSON lines.
     json: Option<JsonLines>,
 }
@@ -190,6 +193,7 @@ impl Session {
             ahead: Vec::new(),
             ran: 0,
             whole: None,
+            is_cut: false,
             json: None,
         };
         let core = Core {
@@ -250,6 +254,12 @@ impl Session {
     pub(super) fn give_back(&mut self) {
         self.input.give_back();
         leave_spare(&mut self.core.out, |all| &mut all.out);
+        // What one large value needed.
+        for buf in [&mut self.core.reply, &mut self.core.scratch] {
+            if buf.capacity() > KEEP {
+                *buf = Vec::new();
+            }
+        }
     }
 
     /// Takes bytes that came another way than by a socket.
@@ -286,7 +296,12 @@ impl Session {
         now < until || mutant::is(Mutant::NoLeaseCheckAfterRead)
     }
 
-    /// Runs all whole commands; until when what they did may be told.
+    /// Whether commands that were read can run now: there was no room for their replies, and now there is.
+    pub(super) fn goes_on(&self) -> bool {
+        self.input.is_cut && self.core.has_room() && self.core.parked_since.is_none()
+    }
+
+    /// Runs all whole commands that there is room for; until when what they did may be told.
     fn execute(&mut self, turn: Turn) -> Mono {
         let mut until = Mono(u64::MAX);
         let (input, core) = (&mut self.input, &mut self.core);
@@ -309,7 +324,15 @@ impl Session {
                 }
             }
         }
+        input.is_cut = !core.closing && !core.has_room();
         until
+    }
+}
+
+/// However it ends, also with its thread.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.core.node.clients.leave(self.core.state.id);
     }
 }
 
@@ -501,7 +524,7 @@ impl Core {
     }
 
     fn has_room(&self) -> bool {
-        self.held.len() < HELD_MAX && self.out.len() - self.written < OUT_MAX
+        self.held.len() < HELD_MAX && self.held_bytes.len() < OUT_MAX && self.out.len() - self.written < OUT_MAX
     }
 
     /// Whether what may leave waits for what is held behind it, once.
@@ -524,7 +547,14 @@ impl Core {
                     self.written += n;
                     self.node.counters.bytes_out.add(n as u64);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(true),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // What was taken goes once that is cheap: who reads slowly and asks on would let it grow for ever.
+                    if self.written > self.out.len() / 2 {
+                        self.out.drain(..self.written);
+                        self.written = 0;
+                    }
+                    return Ok(true);
+                }
                 Err(e) => return Err(e),
             }
         }

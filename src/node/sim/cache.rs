@@ -134,7 +134,6 @@ enum In {
 /// A client's connection.
 struct Talker {
     session: Session,
-    client: u64,
     waiter: Arc<crate::node::cache::clients::Client>,
     unread: Vec<u8>,
     /// The clocks as it last looked at them.
@@ -421,6 +420,7 @@ impl Life {
             }),
             Timer::Tick => {
                 let node = self.node.clone();
+                node.judge_backlog();
                 node.clients.nudge_all();
                 node.settle_quotas();
                 node.fit_own();
@@ -672,9 +672,8 @@ impl Life {
                 let looked = node.turn();
                 match node.clients.admit(1000, "c".into(), "n".into(), 0, looked.now.mono_ms) {
                     Some((state, client)) => {
-                        let id = state.id;
                         let session = Session::new(node, state, client.clone());
-                        let talker = Talker { session, client: id, waiter: client, unread: Vec::new(), looked };
+                        let talker = Talker { session, waiter: client, unread: Vec::new(), looked };
                         self.sessions.insert(conn, talker);
                     }
                     None => net.close(conn, 1, net.now),
@@ -715,9 +714,7 @@ impl Life {
             }
             Packet::Control(_) => {}
             Packet::Closed => {
-                if let Some(t) = self.sessions.remove(&conn) {
-                    node.clients.leave(t.client);
-                }
+                self.sessions.remove(&conn);
                 self.inbound.remove(&conn);
             }
         }
@@ -797,9 +794,7 @@ impl Life {
             if !t.turn(&self.node) {
                 let who = p.who();
                 net.note(None, || format!("{who}: a lease lapsed while commands ran"));
-                if let Some(t) = self.sessions.remove(&conn) {
-                    self.node.clients.leave(t.client);
-                }
+                self.sessions.remove(&conn);
                 return net.close(conn, 1, net.now);
             }
             if t.unread.is_empty() {
