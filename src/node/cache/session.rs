@@ -305,7 +305,12 @@ impl Session {
     fn execute(&mut self, turn: Turn) -> Mono {
         let mut until = Mono(u64::MAX);
         let (input, core) = (&mut self.input, &mut self.core);
-        while !core.closing && core.has_room() {
+        input.is_cut = false;
+        while !core.closing {
+            if !core.has_room() {
+                input.is_cut = true;
+                break;
+            }
             if input.json.is_none() && input.whole.is_none() && input.buf.get(input.start) == Some(&b'{') {
                 input.json = Some(JsonLines::default());
             }
@@ -324,7 +329,6 @@ impl Session {
                 }
             }
         }
-        input.is_cut = !core.closing && !core.has_room();
         until
     }
 }
