@@ -10,14 +10,16 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 /// The longest node or master name, in bytes.
 pub const NAME_MAX: usize = 64;
 
-/// A name was empty, too long, or held a character outside `[A-Za-z0-9._-]`.
+/// A name was empty, too long, held a character outside `[A-Za-z0-9._-]` or began with a dot or a dash: names become directories and
+/// words of command lines.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a name is 1 to {NAME_MAX} of A-Z a-z 0-9 . _ -")]
+#[error("a name is 1 to {NAME_MAX} of A-Z a-z 0-9 . _ - and begins with a letter, a digit or _")]
 pub struct BadName;
 
 fn check_name(s: &str) -> Result<(), BadName> {
     let ok = (1..=NAME_MAX).contains(&s.len())
-        && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        && s.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+        && !s.starts_with(['.', '-']);
     if ok { Ok(()) } else { Err(BadName) }
 }
 
@@ -194,7 +196,7 @@ mod tests {
     fn names_are_bounded_and_plain() {
         assert!(NodeId::new("n1").is_ok());
         assert!(NodeId::new(&"a".repeat(64)).is_ok());
-        for bad in ["", "a b", "n\u{1b}", "ü", &"a".repeat(65)] {
+        for bad in ["", "a b", "n\u{1b}", "ü", ".", "..", ".a", "-a", &"a".repeat(65)] {
             assert_eq!(NodeId::new(bad), Err(BadName), "{bad:?}");
         }
     }
