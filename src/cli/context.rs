@@ -1,6 +1,7 @@
 //! Which cluster a command means: flag, then `CACHECTL_*`, then the configuration file, then what the last `up` wrote.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -142,12 +143,27 @@ impl Target {
             .transpose()
             .map_err(|e| bad("CACHECTL_MASTERS_ADDR", e))?
             .unwrap_or_default();
-        Ok(choose([
+        let target = choose([
             (Said::Flag, Level { name: globals.name.clone(), masters: globals.masters_addr.clone() }),
             (Said::Env, Level { name: env_name, masters: env_masters }),
             (Said::File, Level { name: config.name.clone(), masters: config.masters_addr.clone() }),
             (Said::Context, Level { name: current(), masters: Vec::new() }),
-        ]))
+        ]);
+        let _ = MEANT.set(target.clone());
+        Ok(target)
+    }
+}
+
+/// What this process's command line means, for the hints of errors.
+static MEANT: OnceLock<Target> = OnceLock::new();
+
+/// The command that starts what is meant: a bare `up` would start another one where only a flag or the context names it.
+pub fn up() -> String {
+    match MEANT.get() {
+        Some(t) if matches!(t.said, Said::Flag | Said::Context) && t.name != DEFAULT_NAME => {
+            format!("`cachectl up --name {}`", t.name)
+        }
+        _ => "`cachectl up`".to_owned(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::context;
 use super::error::{CliError, Exit};
 use crate::proto::control::{Empty, Message};
 use crate::proto::error::Failure;
@@ -38,8 +39,10 @@ pub fn unexpected(m: &Message) -> ClientError {
 pub fn unanswered(e: ClientError) -> CliError {
     let text = e.to_string();
     match e {
-        ClientError::Unreachable(_) => CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text))
-            .hint("`cachectl ls` shows what runs; `cachectl up` starts what is missing of a local cluster"),
+        ClientError::Unreachable(_) => CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text)).hint(format!(
+            "`cachectl ls` shows what runs; {} starts what is missing of a local cluster",
+            context::up()
+        )),
         ClientError::Timeout(_) => CliError::Failed(Exit::NotOk, Failure::new("NO_LEADER", text))
             .hint("`cachectl status` shows which masters are away; a majority of them must run"),
         ClientError::Refused(f) => f.into(),

@@ -139,6 +139,7 @@ mod tests {
             peer_addr: None,
             zone: String::new(),
             removed: false,
+            stopped: false,
         };
         let n = node(&m, 5, Some(fields(text)));
         assert_eq!((n.state, n.incarnation.as_str(), n.primary_keys), (NodeState::Up, "7d49566a4da0d29d", 10));

@@ -81,6 +81,21 @@ fn one_is_stopped_started_and_restarted() {
 }
 
 #[test]
+fn what_stop_ended_is_missing_and_up_starts_it() {
+    let s = Sandbox::new();
+    s.up(&["--masters", "1", "--nodes", "3"]).exits(0);
+    s.run(&["stop", "n3"]).exits(0);
+    let up = s.up(&[]).exits(0);
+    assert!(up.err.contains("starting what is missing: n3"), "{}", up.err);
+    assert!(runs(pid(&s, "n3")));
+    s.run(&["stop", "n2"]).exits(0);
+    s.run(&["down"]).exits(0);
+    s.up(&[]).exits(0);
+    assert!(["n1", "n2", "n3"].iter().all(|n| runs(pid(&s, n))));
+    s.run(&["down"]).exits(0);
+}
+
+#[test]
 fn the_only_node_is_not_ended_without_a_yes() {
     let s = Sandbox::new();
     s.up(&["--masters", "1", "--nodes", "1"]).exits(0);

@@ -1,5 +1,6 @@
 //! Scale out and in on real processes: plans, questions, what `up` remembers, and every key still there.
 
+use crate::common::wait_for;
 use crate::sandbox::{Sandbox, runs};
 
 fn ids(s: &Sandbox) -> Vec<String> {
@@ -69,5 +70,40 @@ fn the_last_node_stays() {
     s.run(&["add", "0"]).exits(2);
     let away = ["add", "2", "--masters-addr", "127.0.0.1:1"];
     assert_eq!(s.run(&[&away[..], &["-o", "json"]].concat()).exits(2).error().0, "USAGE");
+    s.run(&["down"]).exits(0);
+}
+
+#[test]
+fn one_whose_removal_nobody_waited_for_is_not_revived() {
+    let s = Sandbox::new();
+    s.up(&["--masters", "1", "--nodes", "3"]).exits(0);
+    let n3 = s.pids("demo").into_iter().find(|(id, _)| id == "n3").unwrap().1;
+    s.run(&["remove", "n3", "-y", "--no-wait"]).exits(0);
+    wait_for("n3 to leave", || {
+        let status = s.run(&["status", "-o", "json"]).json();
+        let left = |n: &serde_json::Value| n["id"] == "n3" && n["state"] == "left";
+        (!runs(n3) && status["nodes"].as_array()?.iter().any(left)).then_some(())
+    });
+    s.run(&["down"]).exits(0);
+    s.up(&[]).exits(0);
+    assert_eq!(ids(&s), ["n1", "n2"]);
+    // Where one node is left there is nowhere to keep backups, and nothing to wait for.
+    s.run(&["remove", "n2", "-y"]).exits(0);
+    let again = s.up(&[]).exits(0);
+    assert!(again.out.contains("already running and degraded"), "{}", again.out);
+    s.run(&["down"]).exits(0);
+    s.up(&[]).exits(0);
+    assert_eq!(ids(&s), ["n1"]);
+    s.run(&["down"]).exits(0);
+}
+
+#[test]
+fn a_name_is_no_way_out_of_the_clusters_directory() {
+    let s = Sandbox::new();
+    s.up(&["--masters", "1", "--nodes", "1"]).exits(0);
+    for name in ["..", ".", ".x", "-x"] {
+        s.run(&["add", "--", name]).exits(2);
+    }
+    assert!(s.home("demo").join("data/m1").is_dir() && s.home("demo").join("logs").is_dir());
     s.run(&["down"]).exits(0);
 }

@@ -10,7 +10,7 @@ use crate::cli::context::{self, Said};
 use crate::cli::error::{CliError, CmdResult, Exit};
 use crate::cli::local::lock::{LOCK_WAIT, Lock};
 use crate::cli::local::state::{Home, io_error};
-use crate::cli::local::stop;
+use crate::cli::local::{left, stop};
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &DownArgs) -> CmdResult {
@@ -49,6 +49,10 @@ pub async fn run(ctx: &Ctx, args: &DownArgs) -> CmdResult {
 pub async fn stop(ctx: &Ctx, home: &Home, purge: bool) -> CmdResult {
     let lock = Lock::take(&home.lock_path(), "down", &ctx.out, LOCK_WAIT)?;
     let running = home.running()?;
+    // Later nobody can be asked any more. A record that cannot be read or written is no reason not to stop.
+    if let Ok(Some(members)) = home.members() {
+        let _ = left::note(home, &members, &running).await;
+    }
     let stopped = stop::stop(home, &running, &ctx.out).await?;
     if ctx.out.verbose {
         ctx.out.say(&format!(

@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 
 use super::Ctx;
+use crate::cli::context;
 use crate::cli::error::{CliError, Exit};
 use crate::cli::link::{self, unanswered};
 use crate::cli::output::escape_bytes;
@@ -35,8 +36,10 @@ pub fn bytes(word: &OsStr) -> &[u8] {
 pub fn refused(e: CacheError) -> CliError {
     let text = e.to_string();
     match &e {
-        CacheError::Unreachable(_) => CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text))
-            .hint("`cachectl ls` shows what runs; `cachectl up` starts what is missing of a local cluster"),
+        CacheError::Unreachable(_) => CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text)).hint(format!(
+            "`cachectl ls` shows what runs; {} starts what is missing of a local cluster",
+            context::up()
+        )),
         CacheError::Unknown { .. } => {
             CliError::failed("INDETERMINATE", text).hint("read the key to see whether it was")
         }

@@ -169,6 +169,10 @@ pub async fn stop(ctx: &Ctx, args: &StopArgs) -> CmdResult {
     let members = local.members_named(&args.who)?;
     let all = members.iter().map(|m| local.process(m)).collect::<Result<Vec<_>, _>>()?;
     sure(ctx, &local, &members, "Stop").await?;
+    {
+        let _lock = Lock::take(&local.home.lock_path(), "stop", &ctx.out, LOCK_WAIT)?;
+        local.home.stopping(&members)?;
+    }
     let mut done = Vec::new();
     for p in &all {
         done.push(end(ctx, p, args.timeout).await?);
@@ -272,6 +276,7 @@ pub async fn begin(
         children.push(child);
         local.home.put_running(&running)?;
     }
+    local.home.begun(&who.iter().collect::<Vec<_>>())?;
     drop(lock);
     let progress = Progress::spinner(&ctx.out);
     let settle = Settle::new(&local.members, who.clone(), goal, before);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Ctx, Reach};
 use crate::cli::args::StatusArgs;
+use crate::cli::context;
 use crate::cli::error::{CmdResult, Exit};
 use crate::cli::output::{Out, Table, Tone, escape};
 use crate::cli::units::{show_count, show_ms, show_size};
@@ -27,8 +28,10 @@ pub async fn run(ctx: &Ctx, args: &StatusArgs) -> CmdResult {
             let (status, why) = look(&mut client, &reach).await;
             show(&ctx.out, &status)?;
             if let Some(why) = why.filter(|_| !ctx.out.json()) {
-                ctx.out
-                    .say(&format!("{why}\nhint: `cachectl ls` shows what runs; `cachectl up` starts what is missing"));
+                ctx.out.say(&format!(
+                    "{why}\nhint: `cachectl ls` shows what runs; {} starts what is missing",
+                    context::up()
+                ));
             }
             Ok(if status.state == Health::Ok { Exit::Done } else { Exit::NotOk })
         }

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 
 use super::{Ctx, Reach, hand};
 use crate::cli::args::TuiArgs;
-use crate::cli::context::Said;
+use crate::cli::context::{self, Said};
 use crate::cli::error::{CliError, CmdResult, Exit};
 use crate::cli::local::spawn::this_program;
 use crate::cli::output::{Color, escape};
@@ -109,7 +109,10 @@ async fn gather(reach: &Reach, long: Duration) -> Result<Vec<(Now, WatchView)>, 
                     Exit::NotOk,
                     crate::proto::error::Failure::new("UNREACHABLE", format!("no master answers ({why})")),
                 )
-                .hint("`cachectl ls` shows what runs; `cachectl up` starts what is missing of a local cluster"));
+                .hint(format!(
+                    "`cachectl ls` shows what runs; {} starts what is missing of a local cluster",
+                    context::up()
+                )));
             }
             Err(_) => return Ok(views),
         }

@@ -1,7 +1,7 @@
 //! `cachectl up`: starts what is missing of a local cluster and waits until every slot serves and has its backup.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde::Serialize;
 
@@ -11,19 +11,18 @@ use crate::cli::args::{self, TuiArgs, UpArgs};
 use crate::cli::cluster_file::{BACKUPS, ClusterFile, MASTERS, NODES};
 use crate::cli::context::{self, DEFAULT_NAME, Said, Target};
 use crate::cli::error::{CliError, CmdResult, Exit};
-use crate::cli::link;
-use crate::cli::local::inherit;
 use crate::cli::local::lock::{LOCK_WAIT, Lock};
 use crate::cli::local::member::{self, check_ports, free, port_taken};
 use crate::cli::local::ports::{self, Claim};
 use crate::cli::local::spawn::{self, Spawned};
 use crate::cli::local::state::{Home, Member, Members, Role, Running};
 use crate::cli::local::wait::Waiter;
+use crate::cli::local::{inherit, left};
 use crate::cli::output::{Out, Tone};
 use crate::cli::progress::Progress;
 use crate::cli::units::show_size;
 use crate::node::config::Eviction;
-use crate::proto::status::{NodeState, Status};
+use crate::proto::status::{Health, Status};
 
 /// `--memory` unless said otherwise, bytes.
 const MEMORY: u64 = 256 << 20;
@@ -132,7 +131,7 @@ async fn bring_up(
                 if tried == 1 {
                     say_differences(out, m, wish);
                 }
-                (without_left(home, m, &running).await?, None)
+                (left::note(home, m, &running).await?, None)
             }
             None => {
                 let (base, claim) = bases.next(out)?;
@@ -151,7 +150,11 @@ async fn bring_up(
                 tell(out, home, &members, &missing, &running, status.as_ref(), begun)?;
                 return Ok((Exit::Done, children));
             }
-            Ok(_) => return Ok((Exit::Detached, Vec::new())),
+            Ok(_) => {
+                // What is said to look at it means this cluster.
+                context::choose_current(&home.name)?;
+                return Ok((Exit::Detached, Vec::new()));
+            }
             Err(Trouble::Waited(e)) => {
                 context::choose_current(&home.name)?;
                 return Err(e);
@@ -227,6 +230,7 @@ async fn start(
             return Err(Trouble::Failed(e));
         }
     }
+    home.begun(missing).map_err(Trouble::Failed)?;
     let progress = Progress::spinner(out);
     let mut waiter = Waiter::new(members);
     let deadline = Instant::now() + args.wait;
@@ -391,27 +395,6 @@ fn say_differences(out: &Out, recorded: &Members, wish: &Wish) {
     }
 }
 
-/// A node that left by plan is not revived.
-async fn without_left(home: &Home, recorded: &Members, running: &Running) -> Result<Members, CliError> {
-    let mut members = recorded.clone();
-    let masters: Vec<String> = running.alive().filter(|p| p.role == Role::Master).map(|p| p.addr.clone()).collect();
-    if masters.is_empty() || members.active().all(|m| running.process(&m.id).is_some_and(|p| p.identity.alive())) {
-        return Ok(members);
-    }
-    /// A cluster whose masters don't answer in this time has other troubles than a node too many.
-    const ASK: Duration = Duration::from_secs(2);
-    let Ok(view) = link::status(&mut link::masters(&masters, ASK)).await else {
-        return Ok(members);
-    };
-    for m in members.members.iter_mut().filter(|m| m.role == Role::Node) {
-        m.removed |= view.status.nodes.iter().any(|n| n.id == m.id && n.state == NodeState::Left);
-    }
-    if members != *recorded {
-        home.put_members(&members)?;
-    }
-    Ok(members)
-}
-
 fn starting(home: &Home, members: &Members, missing: &[&Member], running: &Running) -> String {
     let count = |role| missing.iter().filter(|m| m.role == role).count();
     let what = |n: usize, word: &str| match n {
@@ -494,8 +477,16 @@ fn tell(
     let mut text = format!(
         "cluster {} {word} {}: every slot serves{} ({:.2} s)\n\n",
         out.paint(Tone::Strong, &home.name),
-        out.paint(Tone::Good, "ok"),
-        if members.backups > 0 { " and has its backup" } else { ", without backups" },
+        match status.map_or(Health::Ok, |s| s.state) {
+            Health::Ok => out.paint(Tone::Good, "ok"),
+            // All else was waited for.
+            _ => out.paint(Tone::Warn, "degraded"),
+        },
+        match (members.backups, members.of(Role::Node).count()) {
+            (0, _) => ", without backups",
+            (_, 1) => "; one node has nowhere to keep backups",
+            _ => " and has its backup",
+        },
         elapsed_ms as f64 / 1000.0
     );
     for (title, lines) in [("masters", masters), ("nodes", nodes)] {

@@ -17,6 +17,7 @@ pub fn master(base: u16, i: usize) -> Member {
         peer_addr: None,
         zone: String::new(),
         removed: false,
+        stopped: false,
     }
 }
 
@@ -30,6 +31,7 @@ pub fn node(id: &str, base: u16, i: usize, zone: &str) -> Member {
         peer_addr: Some(format!("127.0.0.1:{}", port + ports::PEER_OFFSET)),
         zone: zone.into(),
         removed: false,
+        stopped: false,
     }
 }
 

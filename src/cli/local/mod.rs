@@ -1,6 +1,7 @@
 //! Local clusters: processes that `up` starts on this machine, what is recorded of them, and how they end.
 
 pub mod inherit;
+pub mod left;
 pub mod lock;
 pub mod logs;
 pub mod member;

@@ -221,6 +221,7 @@ mod tests {
             peer_addr: (role == Role::Node).then(|| format!("127.0.0.1:{}", port + 10_000)),
             zone: if role == Role::Node { "a".into() } else { String::new() },
             removed: false,
+            stopped: false,
         };
         members.members = vec![member("m1", Role::Master, 7101), member("n1", Role::Node, 7201)];
         let parse = |i: usize| {

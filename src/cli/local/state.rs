@@ -58,6 +58,9 @@ pub struct Member {
     /// It left by plan: `up` does not revive it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
+    /// `stop` ended it: `up` starts it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
 }
 
 /// What a cluster consists of.
@@ -207,6 +210,26 @@ impl Home {
     /// Records what it consists of.
     pub fn put_members(&self, members: &Members) -> Result<(), CliError> {
         write(&self.members_path(), members, true)
+    }
+
+    /// Records that these are ended to come back; under the lock.
+    pub fn stopping(&self, who: &[Member]) -> Result<(), CliError> {
+        self.mark_stopped(true, |m| who.iter().any(|w| w.id == m.id))
+    }
+
+    /// Records that these were started again; under the lock.
+    pub fn begun(&self, who: &[&Member]) -> Result<(), CliError> {
+        self.mark_stopped(false, |m| who.iter().any(|w| w.id == m.id))
+    }
+
+    fn mark_stopped(&self, stopped: bool, which: impl Fn(&Member) -> bool) -> Result<(), CliError> {
+        let Some(mut members) = self.members()? else { return Ok(()) };
+        let mut changed = false;
+        for m in members.members.iter_mut().filter(|m| m.role == Role::Node && m.stopped != stopped && which(m)) {
+            m.stopped = stopped;
+            changed = true;
+        }
+        if changed { self.put_members(&members) } else { Ok(()) }
     }
 
     /// The processes that `up` started.

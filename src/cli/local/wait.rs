@@ -72,7 +72,8 @@ impl Waiter {
 
     /// Whether the last answer says that all is well.
     fn done(&self) -> bool {
-        self.last.as_ref().is_some_and(|s| s.state == Health::Ok && self.absent(s).is_empty())
+        let well = |s: &Status| s.state == Health::Ok || self.nodes.len() == 1 && lacks_only_backups(s);
+        self.last.as_ref().is_some_and(|s| well(s) && self.absent(s).is_empty())
     }
 
     /// Members that are not up.
@@ -134,6 +135,11 @@ async fn knows_every_slot(addr: &str) -> Result<bool, RespError> {
     Ok(reply.bytes().is_some_and(|text| text.starts_with(b"cluster_state:ok")))
 }
 
+/// All serves, and nothing but backups is missing: of a cluster of one node there is no more to wait for.
+fn lacks_only_backups(s: &Status) -> bool {
+    s.leader.is_some() && s.slots.serving == s.slots.total && s.masters.iter().all(|m| m.alive)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +160,7 @@ mod tests {
                 peer_addr: None,
                 zone: String::new(),
                 removed: false,
+                stopped: false,
             });
         }
         let mut w = Waiter::new(&members);
