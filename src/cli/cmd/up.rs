@@ -232,7 +232,7 @@ async fn start(
     }
     home.begun(missing).map_err(Trouble::Failed)?;
     let progress = Progress::spinner(out);
-    let mut waiter = Waiter::new(members);
+    let mut waiter = Waiter::new(members).with_started(missing.iter().map(|m| m.id.as_str()));
     let deadline = Instant::now() + args.wait;
     let failed = loop {
         let ok = tokio::select! {

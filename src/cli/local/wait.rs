@@ -22,6 +22,7 @@ const ASK: Duration = Duration::from_millis(100);
 pub struct Waiter {
     client: MasterClient,
     nodes: BTreeSet<String>,
+    started: BTreeSet<String>,
     masters: usize,
     last: Option<Status>,
     /// Nodes whose clients do not see every slot yet.
@@ -34,10 +35,17 @@ impl Waiter {
         Self {
             client: link::once(&members.addrs(Role::Master), ASK),
             nodes: members.of(Role::Node).map(|m| m.id.clone()).collect(),
+            started: BTreeSet::new(),
             masters: members.of(Role::Master).count(),
             last: None,
             unaware: Vec::new(),
         }
+    }
+
+    /// These were started just now: they are waited for, whatever they were before. Others that are on their way out are not.
+    pub fn with_started<'a>(mut self, ids: impl Iterator<Item = &'a str>) -> Self {
+        self.started = ids.map(str::to_owned).collect();
+        self
     }
 
     /// Asks once and breathes; true when the cluster is ok with all its members.
@@ -59,7 +67,7 @@ impl Waiter {
     /// The masters know first: a client that comes right after `up` must find the whole table at any node.
     async fn ask_nodes(&mut self) {
         let Some(status) = &self.last else { return };
-        let asked = status.nodes.iter().filter(|n| self.nodes.contains(&n.id));
+        let asked = status.nodes.iter().filter(|n| n.state == NodeState::Up && self.nodes.contains(&n.id));
         let answers =
             join_all(asked.map(async |n| (n.id.clone(), timeout(ASK, knows_every_slot(&n.addr)).await))).await;
         self.unaware = answers.into_iter().filter(|(_, a)| !matches!(a, Ok(Ok(true)))).map(|(id, _)| id).collect();
@@ -78,8 +86,13 @@ impl Waiter {
 
     /// Members that are not up.
     fn absent<'a>(&'a self, s: &Status) -> Vec<&'a str> {
-        let up = |id: &str| s.nodes.iter().any(|n| n.id == id && n.state == NodeState::Up);
-        self.nodes.iter().map(String::as_str).filter(|id| !up(id)).collect()
+        let state = |id: &str| s.nodes.iter().find(|n| n.id == id).map(|n| n.state);
+        let is_there = |id: &&str| match state(id) {
+            Some(NodeState::Up) => true,
+            Some(NodeState::Draining | NodeState::Left) => !self.started.contains(*id),
+            _ => false,
+        };
+        self.nodes.iter().map(String::as_str).filter(|id| !is_there(id)).collect()
     }
 
     /// How far it is, on one line.
@@ -178,5 +191,16 @@ mod tests {
         let s = w.last.as_mut().unwrap();
         s.state = Health::Ok;
         assert!(!w.done(), "ok without its nodes is not what was asked for");
+        let node = |id: &str, state: &str| {
+            let text = format!(
+                r#"{{"id":"{id}","addr":"a","incarnation":"1","state":"{state}","heartbeat_age_ms":1,"heartbeat_gaps_ms":[],"zone":"",
+                "weight":1.0,"primary_slots":0,"backup_slots":0,"primary_keys":0,"backup_keys":0,"primary_bytes":0,"backup_bytes":0,
+                "memory_limit":1,"ops_per_s":0.0,"hit_ratio":null,"evicted":0,"expired":0,"clients":0,"p99_us":null}}"#
+            );
+            serde_json::from_str(&text).unwrap()
+        };
+        w.last.as_mut().unwrap().nodes = vec![node("n1", "up"), node("n2", "draining")];
+        assert!(w.done(), "who leaves is not waited for");
+        assert!(!w.with_started(["n2"].into_iter()).done(), "unless it was started just now");
     }
 }
