@@ -402,6 +402,14 @@ mod tests {
         assert!(told < node.config.memory);
         node.on_quota_ack(&peer, told);
         assert!(matches!(short(), (Ran::Oom, Ran::Oom)), "now it is one");
+        // While a view is taken in, what a peer grants by it may be too little for slots that have not come to it yet.
+        node.budget.set_taking_in(true);
+        assert!(matches!(short(), (Ran::Park, Ran::Park)));
+        let group = |_: Txn<'_>| Err(NeedRoom { bytes: 1, scope: Scope::Group(peer.group) });
+        let run = || lock(node.shard(Slot(0))).run(Slot(0), node.turn(), &Arc::default(), group);
+        assert_eq!(run(), Ran::Park);
+        node.budget.set_taking_in(false);
+        assert_eq!(run(), Ran::Oom);
     }
 
     #[test]

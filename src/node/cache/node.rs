@@ -325,7 +325,7 @@ impl Node {
         self.was_member.fetch_or(live, Ordering::AcqRel);
         // From here on slots and shares don't belong together, until shares follow from the new view too.
         self.quotas_of.store(0, Ordering::Release);
-        self.budget.set_primary_quota_target(u64::MAX);
+        self.budget.set_taking_in(true);
         let new = Arc::new(new);
         let now = Mono::now();
         for node in new.members.keys().filter_map(|id| new.current(id)).filter(|r| *r != self.me && new.is_live(r)) {
@@ -445,6 +445,7 @@ impl Node {
         self.own_quota.store(share(mine), Ordering::Relaxed);
         self.quotas_of.store(view.cfg_index, Ordering::Release);
         self.settle_quotas();
+        self.budget.set_taking_in(false);
         for p in self.peers() {
             p.quota_wake.notify_one();
             self.fit(&p);

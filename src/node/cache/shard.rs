@@ -227,8 +227,12 @@ impl Shard {
         if need.scope != Scope::Own && self.slots[slot].targets().first().is_some_and(moving) {
             return Evicted::NotYet;
         }
-        // The same of this node's own share, which its peers may still have to make room for.
+        // What a peer grants by a view, slots that have not come to that view here may be above.
         let budget = self.store.budget();
+        if budget.is_taking_in() {
+            return Evicted::NotYet;
+        }
+        // The same of this node's own share, which its peers may still have to make room for.
         if !matches!(need.scope, Scope::Group(_)) && budget.primary_quota() < budget.primary_quota_target() {
             return Evicted::NotYet;
         }

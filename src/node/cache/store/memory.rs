@@ -4,7 +4,7 @@
 //! unless its reservation fits the primary quota and, where the slot has a backup, the credit of that peer.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use super::heap;
 use super::{NeedRoom, Role, Scope};
@@ -42,6 +42,7 @@ pub struct Budget {
     limit: u64,
     primary_quota: AtomicU64,
     primary_quota_target: AtomicU64,
+    taking_in: AtomicBool,
     total: AtomicU64,
     primary: AtomicU64,
     backup: AtomicU64,
@@ -62,6 +63,7 @@ impl Budget {
             limit,
             primary_quota: AtomicU64::new(limit),
             primary_quota_target: AtomicU64::new(limit),
+            taking_in: AtomicBool::new(false),
             total: AtomicU64::default(),
             primary: AtomicU64::default(),
             backup: AtomicU64::default(),
@@ -92,6 +94,16 @@ impl Budget {
     /// What primary slots shall be able to use once peers have made room.
     pub fn primary_quota_target(&self) -> u64 {
         self.primary_quota_target.load(Relaxed)
+    }
+
+    /// Whether a new configuration is being taken in: slots and shares don't belong together, and what is short may not be.
+    pub fn is_taking_in(&self) -> bool {
+        self.taking_in.load(Relaxed)
+    }
+
+    /// See [`Budget::is_taking_in`]. Said before the first shard is locked for it, and taken back after the last.
+    pub fn set_taking_in(&self, on: bool) {
+        self.taking_in.store(on, Relaxed);
     }
 
     /// See [`Budget::primary_quota_target`].
@@ -141,6 +153,10 @@ impl Budget {
 
     /// Takes bytes for a slot of this role if they fit everywhere; else takes none.
     fn try_take(&self, role: Role, bytes: u64) -> Result<(), NeedRoom> {
+        if bytes == 0 {
+            // What adds nothing needs no room, whatever others hold too much.
+            return Ok(());
+        }
         let fits_ever = match role {
             Role::Primary { backed_at } => {
                 bytes <= self.primary_quota()

@@ -142,6 +142,21 @@ fn what_can_never_fit_evicts_nothing() {
 }
 
 #[test]
+fn what_adds_nothing_needs_no_room_however_much_is_held() {
+    let budget = Budget::new(LIMIT);
+    let mut store = Store::new(budget.clone());
+    let slot = Slot(5);
+    store.set_role(slot, Role::Primary { backed_at: 1 });
+    store.set_credit(1, LIMIT);
+    assert!(write(&mut store, slot, b"k", b"v", at(1)));
+    store.set_credit(1, 0);
+    let mut fx = Effects::default();
+    let mut txn = store.txn(slot, at(1), &mut fx);
+    assert_eq!(txn.reserve(0), Ok(()));
+    assert!(txn.reserve(1).is_err());
+}
+
+#[test]
 fn backups_are_never_victims() {
     let mut store = Store::new(Budget::new(LIMIT));
     let (own, other) = (Slot(1), Slot(2));
