@@ -148,7 +148,12 @@ impl RedbDisk {
         let io = |source| OpenError::Io { path: path.clone(), source };
         let damaged = |why: String| OpenError::Damaged { path: path.clone(), why };
         let db = Builder::new().set_cache_size(CACHE_BYTES).create(&path).map_err(|e| match e {
-            redb::DatabaseError::Storage(redb::StorageError::Io(e)) if e.kind() != io::ErrorKind::InvalidData => io(e),
+            // A file that ends before it should is damaged, too, not one that can't be read.
+            redb::DatabaseError::Storage(redb::StorageError::Io(e))
+                if !matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                io(e)
+            }
             e => damaged(e.to_string()),
         })?;
         // The file's name must survive a power cut too.
