@@ -157,14 +157,15 @@ impl Target {
 /// What this process's command line means, for the hints of errors.
 static MEANT: OnceLock<Target> = OnceLock::new();
 
-/// The command that starts what is meant: a bare `up` would start another one where only a flag or the context names it.
-pub fn up() -> String {
-    match MEANT.get() {
+/// What to do where nobody answers. A bare `up` would start another cluster where only a flag or the context names the one meant.
+pub fn nobody_answers() -> String {
+    let up = match MEANT.get() {
         Some(t) if matches!(t.said, Said::Flag | Said::Context) && t.name != DEFAULT_NAME => {
             format!("`cachectl up --name {}`", t.name)
         }
         _ => "`cachectl up`".to_owned(),
-    }
+    };
+    format!("`cachectl ls` shows what runs; {up} starts what is missing of a local cluster")
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -39,10 +39,9 @@ pub fn unexpected(m: &Message) -> ClientError {
 pub fn unanswered(e: ClientError) -> CliError {
     let text = e.to_string();
     match e {
-        ClientError::Unreachable(_) => CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text)).hint(format!(
-            "`cachectl ls` shows what runs; {} starts what is missing of a local cluster",
-            context::up()
-        )),
+        ClientError::Unreachable(_) => {
+            CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text)).hint(context::nobody_answers())
+        }
         ClientError::Timeout(_) => CliError::Failed(Exit::NotOk, Failure::new("NO_LEADER", text))
             .hint("`cachectl status` shows which masters are away; a majority of them must run"),
         ClientError::Refused(f) => f.into(),

@@ -61,7 +61,8 @@ fn peak_mib(pid: i32) -> Option<u64> {
 /// A backup that stands still confirms nothing, then is given up. What clients asked meanwhile is bounded, and they are served after.
 #[test]
 fn a_backup_that_stands_still_makes_its_primary_neither_grow_nor_fall_silent() {
-    const GETS: usize = 100;
+    /// More bytes in all than the bound below.
+    const GETS: usize = 400;
     const LEN: usize = 1 << 20;
     /// Of each of four who write: twice what may be unconfirmed.
     const BURSTS: usize = 32;
@@ -106,7 +107,7 @@ fn a_backup_that_stands_still_makes_its_primary_neither_grow_nor_fall_silent() {
     assert_eq!(answers.unwrap(), Value::Simple("PONG".into()));
     // The backlog may be 64 MiB and one read of each, and what a queue of that size grew in.
     let peak = peak_mib(n1).unwrap();
-    assert!(peak < 400, "{peak} MiB");
+    assert!(peak < 300, "{peak} MiB");
     drop(writers);
     signal(n2, Signal::CONT);
 }

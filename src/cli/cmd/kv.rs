@@ -36,10 +36,9 @@ pub fn bytes(word: &OsStr) -> &[u8] {
 pub fn refused(e: CacheError) -> CliError {
     let text = e.to_string();
     match &e {
-        CacheError::Unreachable(_) => CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text)).hint(format!(
-            "`cachectl ls` shows what runs; {} starts what is missing of a local cluster",
-            context::up()
-        )),
+        CacheError::Unreachable(_) => {
+            CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text)).hint(context::nobody_answers())
+        }
         CacheError::Unknown { .. } => {
             CliError::failed("INDETERMINATE", text).hint("read the key to see whether it was")
         }

@@ -28,10 +28,7 @@ pub async fn run(ctx: &Ctx, args: &StatusArgs) -> CmdResult {
             let (status, why) = look(&mut client, &reach).await;
             show(&ctx.out, &status)?;
             if let Some(why) = why.filter(|_| !ctx.out.json()) {
-                ctx.out.say(&format!(
-                    "{why}\nhint: `cachectl ls` shows what runs; {} starts what is missing",
-                    context::up()
-                ));
+                ctx.out.say(&format!("{why}\nhint: {}", context::nobody_answers()));
             }
             Ok(if status.state == Health::Ok { Exit::Done } else { Exit::NotOk })
         }

@@ -109,10 +109,7 @@ async fn gather(reach: &Reach, long: Duration) -> Result<Vec<(Now, WatchView)>, 
                     Exit::NotOk,
                     crate::proto::error::Failure::new("UNREACHABLE", format!("no master answers ({why})")),
                 )
-                .hint(format!(
-                    "`cachectl ls` shows what runs; {} starts what is missing of a local cluster",
-                    context::up()
-                )));
+                .hint(context::nobody_answers()));
             }
             Err(_) => return Ok(views),
         }
