@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use cachectl::proto::control::{Empty, Message};
 use cachectl::proto::slot::{SLOTS, Slot};
 use cachectl::proto::status::{Health, NodeState};
+use cachectl::proto::value::Value;
 use cachectl::proto::view::SlotState;
 
 use super::alone;
@@ -93,6 +94,12 @@ fn s04_primary_cut_from_masters_only() {
     let v = f.wait("its slots backed elsewhere", |v| is(v, &primary, NodeState::Dead) && is_backed(v));
     assert_eq!(v.status.slots.lost_total, 0);
     assert_eq!(f.holders("k").0, backup);
+    // No master tells it anything, but it knows who has its slots: whoever asks is not kept waiting.
+    let (cut, mut c) = (f.node_addr(&primary), f.client());
+    super::common::wait_for("the one cut off to say where the key is", || {
+        let said = c.ask_node(cut, &[b"GET", b"k"]).ok()?;
+        matches!(said, Value::Error(e) if e.ends_with(&f.node_addr(&backup).to_string())).then_some(())
+    });
     load.wait_more(SOME);
     f.net.heal();
     let v = f.wait_all();

@@ -12,11 +12,7 @@ pub fn run(ctx: &Ctx, args: &MasterArgs) -> CmdResult {
     let config = config(ctx, args)?;
     logging::start(config.id.as_str(), args.server.log_dir.as_deref(), &args.server.log, ctx.out.color_err())?;
     let shutdown = server::shutdown_signal()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| CliError::failed("RUNTIME", format!("cannot start: {e}")))?;
-    let result = runtime.block_on(crate::node::master::run(config, server::stopped(shutdown)));
+    let result = crate::node::master::run(config, server::stopped(shutdown));
     server::end("master", result)?;
     Ok(Exit::Done)
 }

@@ -112,11 +112,14 @@ pub fn run(config: NodeConfig, shutdown: watch::Receiver<bool>) -> anyhow::Resul
     pages::forget_start();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut masters = Masters::new(config.masters.clone());
+    let mut former = None;
     loop {
         let me = Ref { id: config.id.clone(), incarnation: Incarnation::random() };
         info!(incarnation = %me.incarnation, "a life begins");
         let (new_peers, arrivals) = mpsc::unbounded_channel();
-        let node = Arc::new(Node::new(me, config.clone(), new_peers));
+        let mut node = Node::new(me, config.clone(), new_peers);
+        node.former = former;
+        let node = Arc::new(node);
         let over = watch::Sender::new(false);
         let end = thread::scope(|scope| {
             let (senders, receivers): (Vec<_>, Vec<_>) = clients.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -135,6 +138,7 @@ pub fn run(config: NodeConfig, shutdown: watch::Receiver<bool>) -> anyhow::Resul
             over.send_replace(true);
             end
         })?;
+        former = node.fenced_by().or_else(|| node.former.clone());
         match end {
             LifeEnd::Shutdown => return Ok(()),
             LifeEnd::Ended(Ended::Stopped | Ended::Drained) => return Ok(()),

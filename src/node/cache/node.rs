@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc, watch};
@@ -79,6 +79,10 @@ pub struct Node {
     was_member: AtomicBool,
     /// This life is over: its incarnation is dead to the masters.
     pub fenced: watch::Sender<bool>,
+    /// The configuration that said so, and with it who has its slots now.
+    fenced_by: OnceLock<Arc<Config>>,
+    /// The one that ended the life before this one: where clients are sent until this life knows a configuration.
+    pub former: Option<Arc<Config>>,
     /// A planned stop was ordered and everything is halted.
     pub stopped: AtomicBool,
     /// Slots this node is primary of and shall give away.
@@ -178,6 +182,8 @@ impl Node {
             was_member: AtomicBool::new(false),
             backlogged: AtomicBool::new(false),
             fenced: watch::Sender::new(false),
+            fenced_by: OnceLock::new(),
+            former: None,
             stopped: AtomicBool::new(false),
             giving: Mutex::default(),
             teaching: Mutex::default(),
@@ -212,6 +218,19 @@ impl Node {
     /// The configuration in force.
     pub fn view(&self) -> Arc<Config> {
         self.view.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// The configuration that ended this life, if one did.
+    pub fn fenced_by(&self) -> Option<Arc<Config>> {
+        self.fenced_by.get().cloned()
+    }
+
+    /// Who had a slot when the life before this one ended, if somebody else: cut off from the masters, this node may not be told
+    /// for long.
+    pub fn former_addr(&self, slot: Slot) -> Option<&str> {
+        let former = self.former.as_ref()?;
+        let primary = former.slots.get(slot.ix())?.primary.as_ref().filter(|p| p.id != self.me.id)?;
+        Some(&former.member(primary)?.addr)
     }
 
     /// The cluster, once known.
@@ -317,6 +336,8 @@ impl Node {
             if !holds || mutant::is(Mutant::FencedHolderWipes) {
                 warn!(epoch = new.cfg_index, "fenced: the masters declared this incarnation dead");
                 self.halt();
+                // Nobody else sets it, and it is said only once.
+                let _ = self.fenced_by.set(Arc::new(new));
                 self.fenced.send_replace(true);
                 return absorbed;
             }

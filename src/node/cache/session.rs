@@ -730,7 +730,10 @@ impl Core {
             Some((p, _)) if *p == self.node.me => return false,
             Some((_, m)) => error::moved(&mut out, slot, &m.addr),
             // Never handed out, as far as known here: the first hand-out is on its way.
-            None if config.slots.get(slot.ix()).is_none_or(|s| s.pterm == 0) => return false,
+            None if config.slots.get(slot.ix()).is_none_or(|s| s.pterm == 0) => match self.node.former_addr(slot) {
+                Some(addr) => error::moved(&mut out, slot, addr),
+                None => return false,
+            },
             None => out.error_bytes(error::CLUSTERDOWN_SLOT.bytes()),
         }
         true

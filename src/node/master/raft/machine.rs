@@ -72,7 +72,9 @@ impl Replica {
 /// The applied state as others read it.
 #[derive(Clone)]
 pub struct Shared {
-    replica: Arc<RwLock<Replica>>,
+    /// Readers keep what they look at and not the lock: planning takes long, and Raft must be able to apply meanwhile, or a leader
+    /// that plans would not be heard of and be voted out.
+    replica: Arc<RwLock<Arc<Replica>>>,
     mark: Arc<watch::Sender<Mark>>,
     cluster: Arc<watch::Sender<Option<ClusterId>>>,
 }
@@ -81,13 +83,14 @@ impl Shared {
     fn new(replica: Replica) -> Self {
         let mark = watch::Sender::new(replica.mark());
         let cluster = watch::Sender::new(replica.cluster_id());
-        Self { replica: Arc::new(RwLock::new(replica)), mark: Arc::new(mark), cluster: Arc::new(cluster) }
+        Self { replica: Arc::new(RwLock::new(Arc::new(replica))), mark: Arc::new(mark), cluster: Arc::new(cluster) }
     }
 
-    /// Looks at the state, for a moment: applying waits for readers. A closure, so that nobody holds it over an await.
+    /// Looks at the state as it is now. A closure, so that nobody holds it over an await: applying would copy it each time.
     pub fn read<T>(&self, f: impl FnOnce(&Replica) -> T) -> T {
-        // Applying never panics (`State::apply`), so a poisoned lock means a reader did; the state is whole.
-        f(&self.replica.read().unwrap_or_else(PoisonError::into_inner))
+        // Applying never panics (`State::apply`), so a poisoned lock means a copy did; the state is whole.
+        let replica = self.replica.read().unwrap_or_else(PoisonError::into_inner).clone();
+        f(&replica)
     }
 
     /// How far it is, and when that changes.
@@ -101,7 +104,7 @@ impl Shared {
     }
 
     fn change<T>(&self, f: impl FnOnce(&mut Replica) -> T) -> T {
-        f(&mut self.replica.write().unwrap_or_else(PoisonError::into_inner))
+        f(Arc::make_mut(&mut self.replica.write().unwrap_or_else(PoisonError::into_inner)))
     }
 
     fn announce(&self) {

@@ -446,6 +446,28 @@ async fn a_log_of_many_bytes_is_compacted_early() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_looks_at_the_state_for_long_holds_nothing_up() {
+    let g = Group::named(1, SNAPSHOT_EVERY).await;
+    g.put("before").await;
+    let raft = g.raft(0).clone();
+    let (looks, looking) = std::sync::mpsc::channel();
+    let (done, ended) = std::sync::mpsc::channel();
+    // As a brain that plans does.
+    let reader = std::thread::spawn(move || {
+        raft.read(|r| {
+            looks.send(()).unwrap();
+            ended.recv_timeout(LONG).expect("the entry is applied meanwhile");
+            r.state.events.len()
+        })
+    });
+    looking.recv().unwrap();
+    g.put("meanwhile").await;
+    let after = g.raft(0).read(|r| r.state.events.len());
+    done.send(()).unwrap();
+    assert_eq!(reader.join().unwrap() + 1, after, "what it looks at stays as it was");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn masters_are_not_added_by_flags() {
     let mut g = Group::named(1, SNAPSHOT_EVERY).await;
     // Until its membership is on disk there is nothing that flags could contradict.
