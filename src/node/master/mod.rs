@@ -50,17 +50,19 @@ const INBOX: usize = 4096;
 
 /// Runs a master until `shutdown`, until the cluster is stopped by plan, or until its disk fails; blocks.
 ///
-/// The brain has this thread, Raft and all connections the other: however long a plan takes, and however little CPU there is for
-/// it, the other masters hear of their leader meanwhile. On one thread a leader whose first plan took a second was voted out
-/// before it could propose it, and so was the next one, for ever.
-pub fn run(config: MasterConfig, shutdown: impl Future<Output = ()>) -> anyhow::Result<()> {
+/// All tasks share one thread, but a plan (`operation::target`) leaves them to another one while it is made: however long it takes,
+/// and however little CPU there is for it, the other masters hear of their leader meanwhile. A leader whose first plan took a
+/// second was voted out before it could propose it, and so was the next one, for ever.
+pub fn run(config: MasterConfig, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = builder.worker_threads(1).thread_name("raft").enable_all().build().context("can't start threads")?;
-    runtime.block_on(async {
+    let runtime =
+        builder.worker_threads(1).thread_name("master").enable_all().build().context("can't start threads")?;
+    let master = async move {
         let listener = TcpListener::bind(config.listen);
         let listener = listener.await.with_context(|| format!("can't listen on {}", config.listen))?;
         run_on(listener, config, shutdown).await
-    })
+    };
+    runtime.block_on(runtime.spawn(master)).context("the master's task ended badly")?
 }
 
 /// As [`run`] where a runtime is there already, on a listener that is bound; `config.listen` is not looked at.

@@ -17,13 +17,13 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::entry::{Change, SlotChange};
-use super::operation::{host, may_hold, runs};
+use super::operation::{host, may_hold, runs, target};
 use super::state::{Operation, REPLICAS_MAX};
 use crate::node::mutant::{self, Mutant};
 use crate::proto::id::{NodeId, Ref};
 use crate::proto::kinds::Kinds;
 use crate::proto::operation::OperationKind;
-use crate::proto::plan::{self, Mode, Move, Placement, Plan, PlanNode, Role, digest, moves};
+use crate::proto::plan::{Mode, Move, Placement, Plan, PlanNode, Role, digest, moves};
 use crate::proto::status::NodeState;
 use crate::proto::table::SlotTable;
 use crate::proto::view::{Config, Phase, Replica, SlotState};
@@ -528,7 +528,7 @@ fn tables(cfg: &Config, goals: &Goals, nodes: &[PlanNode]) -> (Vec<Placement>, V
 /// have them is no question of balance.
 pub fn planned(cfg: &Config, goals: &Goals, nodes: &[PlanNode]) -> Plan {
     let (now, meant) = tables(cfg, goals, nodes);
-    let mut target = plan::target(nodes, &meant, cfg.backups, Mode::Balance);
+    let mut target = target(nodes, &meant, cfg.backups, Mode::Balance);
     for (t, n) in target.iter_mut().zip(&now).filter(|(_, n)| n.primary.is_none()) {
         t.clone_from(n);
     }

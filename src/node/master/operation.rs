@@ -2,6 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::block_in_place;
+
 use super::entry::{Change, HandedOut, Placed, Run, SlotChange};
 use super::state::State;
 use crate::proto::id::{NodeId, Ref};
@@ -117,11 +120,21 @@ fn current(cfg: &Config) -> Vec<Placement> {
     cfg.slots.iter().map(|s| of(s)).collect()
 }
 
+/// [`plan::target`]. It may take longer than an election where there is little CPU or a node for every slot: where this thread has
+/// other tasks, another one goes on with them meanwhile.
+pub fn target(nodes: &[PlanNode], current: &[Placement], backups: u8, mode: Mode) -> Vec<Placement> {
+    let plan = || plan::target(nodes, current, backups, mode);
+    match Handle::try_current() {
+        Ok(runtime) if runtime.runtime_flavor() == RuntimeFlavor::MultiThread => block_in_place(plan),
+        _ => plan(),
+    }
+}
+
 /// The first hand-out of all slots. Empty if nobody may hold any.
 pub fn formation(state: &State) -> Vec<Placed> {
     let cfg = &state.cfg;
     let empty = vec![Placement::default(); cfg.slots.len()];
-    let target = plan::target(&plan_nodes(cfg, &BTreeSet::new()), &empty, cfg.backups, Mode::Balance);
+    let target = target(&plan_nodes(cfg, &BTreeSet::new()), &empty, cfg.backups, Mode::Balance);
     let mut out: Vec<Placed> = Vec::new();
     for (ix, p) in target.iter().enumerate() {
         let Some(primary) = p.primary.as_ref().and_then(|id| cfg.current(id)) else { continue };
@@ -150,7 +163,7 @@ pub fn hand_outs(state: &State, proven: &[Ref], shunned: &BTreeSet<NodeId>, over
     if !cfg.slots.iter().any(|s| free(s)) {
         return Vec::new();
     }
-    let target = plan::target(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Balance);
+    let target = target(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Balance);
     let mut out: Vec<HandedOut> = Vec::new();
     for (ix, (s, p)) in cfg.slots.iter().zip(&target).enumerate().filter(|(_, (s, _))| free(s)) {
         let Some(to) = p.primary.as_ref().and_then(|id| cfg.current(id)) else { continue };
@@ -188,7 +201,7 @@ pub fn learners(state: &State, survey: &Survey, shunned: &BTreeSet<NodeId>) -> V
     if batch.is_empty() {
         return Vec::new();
     }
-    let target = plan::target(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Rebuild);
+    let target = target(&plan_nodes(cfg, shunned), &current(cfg), cfg.backups, Mode::Rebuild);
     let mut by_node: BTreeMap<Ref, Vec<(usize, u64)>> = BTreeMap::new();
     for ix in batch {
         let s = &cfg.slots[ix];

@@ -72,8 +72,7 @@ impl Replica {
 /// The applied state as others read it.
 #[derive(Clone)]
 pub struct Shared {
-    /// Readers keep what they look at and not the lock: planning takes long, and Raft must be able to apply meanwhile, or a leader
-    /// that plans would not be heard of and be voted out.
+    /// Readers keep what they look at and not the lock: planning takes long, and Raft applies meanwhile.
     replica: Arc<RwLock<Arc<Replica>>>,
     mark: Arc<watch::Sender<Mark>>,
     cluster: Arc<watch::Sender<Option<ClusterId>>>,
