@@ -131,6 +131,8 @@ pub fn completed(model: &Model, typed: &str) -> String {
 /// Runs a line.
 pub fn run(model: &mut Model, line: &str) -> Vec<Effect> {
     let line = line.trim();
+    // Hints show whole lines of the shell: pasted here they mean the same.
+    let line = line.strip_prefix("cachectl ").map_or(line, str::trim_start);
     if line.is_empty() {
         return Vec::new();
     }

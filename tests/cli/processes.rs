@@ -78,6 +78,11 @@ fn one_is_stopped_started_and_restarted() {
     s.run(&["chaos", "pause", "n1", "--masters-addr", "127.0.0.1:1"]).exits(1);
     s.run(&["down"]).exits(0);
     assert_eq!(s.run(&["start", "n1", "-o", "json"]).exits(1).error().0, "NOT_RUNNING");
+    // It is known to be stopped: nobody is asked in vain.
+    for words in [&["get", "k"][..], &["where", "k"], &["ops"], &["add", "1"]] {
+        let (code, text, _) = s.run(&[words, &["-o", "json"]].concat()).exits(3).error();
+        assert_eq!((code.as_str(), text.as_str()), ("UNREACHABLE", "the local cluster demo is stopped"), "{words:?}");
+    }
 }
 
 #[test]

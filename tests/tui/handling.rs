@@ -434,3 +434,11 @@ fn a_released_key_is_no_second_press() {
     key.kind = KeyEventKind::Release;
     assert_eq!(update(&mut m, Msg::Key(key)), []);
 }
+
+#[test]
+fn a_line_of_the_shell_means_the_same_in_the_palette() {
+    let mut m = busy();
+    keys(&mut m, ":cachectl masters");
+    code(&mut m, KeyCode::Enter);
+    assert_eq!(m.screen, Screen::Masters);
+}

@@ -30,7 +30,7 @@ const REGISTERED: Duration = Duration::from_secs(30);
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &AddArgs) -> CmdResult {
     let (count, names) = asked(&args.what)?;
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let mut errand = Errand::new(ctx, reach.name.clone(), reach.masters.clone());
     let (operation, plan) = if reach.members.is_some() {
         match on_this_machine(ctx, &mut errand, count, &names, args.dry_run).await? {

@@ -21,7 +21,7 @@ pub async fn run(ctx: &Ctx, args: &BenchArgs) -> CmdResult {
 
 /// Addresses of the nodes of the cluster that is meant; of a local one, their processes too.
 async fn cluster(ctx: &Ctx) -> Result<(Vec<String>, Vec<u32>), CliError> {
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     if reach.members.is_none() {
         let view = link::status(&mut link::masters(&reach.masters, TOTAL_WAIT)).await.map_err(unanswered)?;
         return Ok((view.status.nodes.into_iter().map(|n| n.addr).collect(), Vec::new()));

@@ -16,7 +16,7 @@ const ASK: Duration = Duration::from_secs(3);
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &EventsArgs) -> CmdResult {
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let since_ms = args.since.map_or(0, |d| {
         let from = SystemTime::now().checked_sub(d).unwrap_or(UNIX_EPOCH);
         from.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)

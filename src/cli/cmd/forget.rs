@@ -14,7 +14,7 @@ use crate::proto::net::client::Repeat;
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &ForgetArgs) -> CmdResult {
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let node = &args.node;
     let mut client = link::masters(&reach.masters, ASK);
     let status = link::status(&mut client).await.map_err(unanswered)?.status;

@@ -17,7 +17,7 @@ use crate::proto::net::cache::{CacheClient, CacheError, TOTAL_WAIT, Waits};
 
 /// A client of the cluster that is meant. A local cluster's nodes are on record, so that no master needs to run.
 pub async fn client(ctx: &Ctx) -> Result<CacheClient, CliError> {
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let nodes = if reach.nodes.is_empty() {
         let view = link::status(&mut link::masters(&reach.masters, TOTAL_WAIT)).await.map_err(unanswered)?;
         view.status.nodes.into_iter().map(|n| n.addr).collect()

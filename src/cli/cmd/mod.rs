@@ -36,11 +36,12 @@ pub mod tui;
 pub mod up;
 pub mod whereis;
 
-use super::context::{Said, Target};
-use super::error::CliError;
+use super::context::{Said, Target, nobody_answers};
+use super::error::{CliError, Exit};
 use super::local::state::{Home, Members, Role};
 use super::names::near_miss;
 use super::output::{Color, Out};
+use crate::proto::error::Failure;
 
 /// What every command is given.
 #[derive(Debug, Clone)]
@@ -84,6 +85,18 @@ impl Ctx {
             nodes: members.addrs(Role::Node),
             members: Some(members),
         })
+    }
+}
+
+impl Ctx {
+    /// As [`Ctx::reach`], of a cluster that runs: nobody is asked in vain where this machine's own cluster is known to be stopped.
+    pub fn reach_running(&self) -> Result<Reach, CliError> {
+        let reach = self.reach()?;
+        if reach.members.is_some() && Home::of(&reach.name)?.running()?.alive().next().is_none() {
+            let text = format!("the local cluster {} is stopped", reach.name);
+            return Err(CliError::Failed(Exit::NotOk, Failure::new("UNREACHABLE", text)).hint(nobody_answers()));
+        }
+        Ok(reach)
     }
 }
 

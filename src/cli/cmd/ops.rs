@@ -33,7 +33,7 @@ struct One<'a> {
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, command: Option<&OpsCommand>) -> CmdResult {
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let mut client = link::masters(&reach.masters, ASK);
     let order = match command {
         None | Some(OpsCommand::Ls | OpsCommand::Show(_)) => None,

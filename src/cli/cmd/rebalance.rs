@@ -9,7 +9,7 @@ use crate::proto::operation::{OperationKind, Wish};
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &RebalanceArgs) -> CmdResult {
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let mut errand = Errand::new(ctx, reach.name, reach.masters);
     let wish = Wish { kind: OperationKind::Rebalance, nodes: Vec::new(), force: false, accept_data_loss: false };
     let plan = errand.plan(&wish).await?;

@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &RemoveArgs) -> CmdResult {
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let mut errand = Errand::new(ctx, reach.name.clone(), reach.masters.clone());
     let local = reach.members.is_some().then(|| Local::of(ctx, "`remove`")).transpose()?;
     let mut nodes: Vec<NodeId> = Vec::new();

@@ -22,7 +22,7 @@ const ASK: Duration = Duration::from_millis(500);
 
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &SwitchoverArgs) -> CmdResult {
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let (from, to, ms) = hand_over(&reach.masters, args.to.as_ref(), args.timeout).await?;
     if from == to {
         ctx.out.say(&format!("{from} leads already"));

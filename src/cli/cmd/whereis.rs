@@ -38,7 +38,7 @@ struct Place {
 /// Runs it.
 pub async fn run(ctx: &Ctx, args: &KeyArg) -> CmdResult {
     let slot = Slot::of_key(kv::bytes(&args.key));
-    let reach = ctx.reach()?;
+    let reach = ctx.reach_running()?;
     let place = match view(&reach.masters).await {
         Ok(view) => place(&view, slot),
         Err(e) => {

@@ -57,7 +57,11 @@ fn facts(model: &Model, cluster: &Cluster, n: &NodeStatus, look: Look<'_>) -> Ve
             .into_iter()
             .map(|(s, style)| Span::styled(s, style))
             .collect();
-    let last = age.map_or_else(|| "age unknown: no leader".to_owned(), |a| format!("last {} ago", number::span(a)));
+    let last = match age {
+        Some(age) => format!("last {} ago", number::span(age)),
+        None if cluster.status.leader.is_none() => "age unknown: no leader".to_owned(),
+        None => "the leader hears none".to_owned(),
+    };
     beats.push(Span::styled(format!("  {last}"), t.text));
     let used = memory_used(n);
     let (on, off) = look.glyph.bar(20, used as f64, n.memory_limit as f64);
