@@ -1,7 +1,7 @@
 //! `cachectl up`: starts what is missing of a local cluster and waits until every slot serves and has its backup.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -184,6 +184,10 @@ fn forget(home: &Home, members: &Members) {
     }
 }
 
+/// Ctrl-C also meets a child that has not left the terminal's group yet, before its program begins. It is over by then, and is started
+/// again.
+const MEANT_FOR_UP: Duration = Duration::from_millis(50);
+
 /// How a start came out, when nothing failed.
 struct Outcome {
     /// The cluster is ok; false after Ctrl-C.
@@ -240,6 +244,15 @@ async fn start(
             () = stop.asked() => {
                 drop(progress);
                 if !args.foreground {
+                    tokio::time::sleep(MEANT_FOR_UP).await;
+                    for (child, m) in children.iter_mut().zip(missing) {
+                        if !child.interrupted() {
+                            continue;
+                        }
+                        *child = spawn::spawn(program, home, members, m, false).map_err(Trouble::Failed)?;
+                        running.put(child.process.clone());
+                        home.put_running(running).map_err(Trouble::Failed)?;
+                    }
                     out.say(&format!(
                         "let go of cluster {}, which goes on starting; `cachectl status` looks at it, `cachectl down` stops it",
                         home.name

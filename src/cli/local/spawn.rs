@@ -4,10 +4,12 @@ use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use rustix::process::Signal;
 
 use super::process::Identity;
 use super::state::{Home, Member, Members, Process, Role, io_error};
@@ -42,6 +44,11 @@ impl Spawned {
             Ok(Some(status)) => Some(status.to_string()),
             _ => None,
         }
+    }
+
+    /// Whether a Ctrl-C ended it.
+    pub fn interrupted(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(Some(how)) if how.signal() == Some(Signal::INT.as_raw()))
     }
 
     /// Ends it at once.
