@@ -86,9 +86,7 @@ impl Ctx {
             members: Some(members),
         })
     }
-}
 
-impl Ctx {
     /// As [`Ctx::reach`], of a cluster that runs: nobody is asked in vain where this machine's own cluster is known to be stopped.
     pub fn reach_running(&self) -> Result<Reach, CliError> {
         let reach = self.reach()?;

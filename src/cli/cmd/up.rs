@@ -184,9 +184,27 @@ fn forget(home: &Home, members: &Members) {
     }
 }
 
-/// Ctrl-C also meets a child that has not left the terminal's group yet, before its program begins. It is over by then, and is started
-/// again.
-const MEANT_FOR_UP: Duration = Duration::from_millis(50);
+/// A child that met the Ctrl-C meant for `up` has ended by then.
+const INTERRUPTED_WITHIN: Duration = Duration::from_millis(50);
+
+/// Starts children again that had not left the terminal's group, before their program began, when Ctrl-C came.
+fn start_interrupted(
+    home: &Home,
+    members: &Members,
+    missing: &[&Member],
+    running: &mut Running,
+    program: &Path,
+    children: &mut [Spawned],
+) -> Result<(), CliError> {
+    for (child, m) in children.iter_mut().zip(missing) {
+        if child.interrupted() {
+            *child = spawn::spawn(program, home, members, m, false)?;
+            running.put(child.process.clone());
+            home.put_running(running)?;
+        }
+    }
+    Ok(())
+}
 
 /// How a start came out, when nothing failed.
 struct Outcome {
@@ -242,17 +260,12 @@ async fn start(
         let ok = tokio::select! {
             ok = waiter.poll() => ok,
             () = stop.asked() => {
-                drop(progress);
                 if !args.foreground {
-                    tokio::time::sleep(MEANT_FOR_UP).await;
-                    for (child, m) in children.iter_mut().zip(missing) {
-                        if !child.interrupted() {
-                            continue;
-                        }
-                        *child = spawn::spawn(program, home, members, m, false).map_err(Trouble::Failed)?;
-                        running.put(child.process.clone());
-                        home.put_running(running).map_err(Trouble::Failed)?;
+                    tokio::time::sleep(INTERRUPTED_WITHIN).await;
+                    if let Err(e) = start_interrupted(home, members, missing, running, program, &mut children) {
+                        break e;
                     }
+                    drop(progress);
                     out.say(&format!(
                         "let go of cluster {}, which goes on starting; `cachectl status` looks at it, `cachectl down` stops it",
                         home.name
